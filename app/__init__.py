@@ -1,0 +1,1 @@
+"""The wizard: seven pages over the engine. It decides nothing about privacy."""

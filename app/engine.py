@@ -1,0 +1,203 @@
+"""The one door from the window to the engine.
+
+Everything the wizard asks of `core` goes through an object with these methods, so that
+opening the window imports no torch, and a test can stand in for the engine.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from core.checkpoints.catalogue import CheckpointCard
+    from core.data import ImageDataset
+    from core.events import Watcher
+    from core.pipeline import (
+        BudgetPreview,
+        FineTuned,
+        Plan,
+        Release,
+        Spending,
+        SyntheticSet,
+        UtilityReport,
+    )
+    from core.release import Verification
+    from core.workspace import Project, Workspace
+
+
+class Engine(Protocol):
+    """What the wizard needs of `core`; every method may raise `UserError`.
+
+    All but `save_project` and `close` are called in a worker thread.
+    """
+
+    def holds_project(self, folder: Path) -> bool: ...
+    def open_workspace(self, folder: Path) -> Workspace: ...
+    def new_project(self, source: Path) -> Project: ...
+    def sample_project(self, source: Path) -> Project: ...
+    def save_project(self, workspace: Workspace, project: Project) -> None: ...
+    def close(self, workspace: Workspace) -> None: ...
+    def finished(self, workspace: Workspace, stage: str) -> bool: ...
+    def release_folder(self, workspace: Workspace) -> Path | None: ...
+    def write_sample(self, workspace: Workspace, watcher: Watcher) -> Path: ...
+    def load_dataset(
+        self, workspace: Workspace, project: Project, watcher: Watcher
+    ) -> ImageDataset: ...
+    def checkpoints(self) -> tuple[CheckpointCard, ...]: ...
+    def preview(self, project: Project) -> BudgetPreview: ...
+    def make_plan(
+        self,
+        workspace: Workspace,
+        project: Project,
+        dataset: ImageDataset,
+        watcher: Watcher,
+    ) -> Plan: ...
+    def spending(
+        self, workspace: Workspace, plan: Plan, dataset: ImageDataset
+    ) -> Spending: ...
+    def fine_tune(
+        self,
+        workspace: Workspace,
+        plan: Plan,
+        dataset: ImageDataset,
+        watcher: Watcher,
+    ) -> FineTuned: ...
+    def synthesise(
+        self, workspace: Workspace, plan: Plan, watcher: Watcher
+    ) -> SyntheticSet: ...
+    def evaluate(
+        self,
+        workspace: Workspace,
+        plan: Plan,
+        dataset: ImageDataset,
+        watcher: Watcher,
+    ) -> UtilityReport: ...
+    def export(
+        self, workspace: Workspace, plan: Plan, destination: Path, watcher: Watcher
+    ) -> Release: ...
+    def verify(self, folder: Path) -> Verification: ...
+
+
+class PipelineEngine:
+    """The real engine: `core.pipeline`, imported when it is first needed."""
+
+    def holds_project(self, folder: Path) -> bool:
+        from core.workspace import PROJECT_FILE
+
+        return (folder / PROJECT_FILE).is_file()
+
+    def open_workspace(self, folder: Path) -> Workspace:
+        from core.workspace import Workspace
+
+        return Workspace.open(folder)
+
+    def new_project(self, source: Path) -> Project:
+        from core.workspace import Project
+
+        return Project(source=str(source.expanduser().absolute()))
+
+    def sample_project(self, source: Path) -> Project:
+        from core.demo import demo_project
+
+        return demo_project(source)
+
+    def save_project(self, workspace: Workspace, project: Project) -> None:
+        workspace.save_project(project)
+
+    def close(self, workspace: Workspace) -> None:
+        workspace.close()
+
+    def finished(self, workspace: Workspace, stage: str) -> bool:
+        return workspace.finished(stage)
+
+    def release_folder(self, workspace: Workspace) -> Path | None:
+        if not workspace.finished("release"):
+            return None
+        folder = Path(workspace.result("release")["folder"])
+        return folder if folder.is_dir() else None
+
+    def write_sample(self, workspace: Workspace, watcher: Watcher) -> Path:
+        from core.data.phantom import write_phantom
+        from core.demo import IMAGES
+
+        folder = workspace.path / "sample"
+        if not (folder / "camelyon17_v1.0" / "metadata.csv").is_file():
+            write_phantom(folder, images=IMAGES, watcher=watcher)
+        return folder
+
+    def load_dataset(
+        self, workspace: Workspace, project: Project, watcher: Watcher
+    ) -> ImageDataset:
+        from core import pipeline
+
+        return pipeline.load_dataset(workspace, project, watcher)
+
+    def checkpoints(self) -> tuple[CheckpointCard, ...]:
+        from core.checkpoints.catalogue import available
+
+        return available()
+
+    def preview(self, project: Project) -> BudgetPreview:
+        from core import pipeline
+
+        return pipeline.preview(project)
+
+    def make_plan(
+        self,
+        workspace: Workspace,
+        project: Project,
+        dataset: ImageDataset,
+        watcher: Watcher,
+    ) -> Plan:
+        from core import pipeline
+
+        return pipeline.make_plan(workspace, project, dataset, watcher)
+
+    def spending(
+        self, workspace: Workspace, plan: Plan, dataset: ImageDataset
+    ) -> Spending:
+        from core import pipeline
+
+        return pipeline.spending(workspace, plan, dataset)
+
+    def fine_tune(
+        self,
+        workspace: Workspace,
+        plan: Plan,
+        dataset: ImageDataset,
+        watcher: Watcher,
+    ) -> FineTuned:
+        from core import pipeline
+
+        return pipeline.fine_tune(workspace, plan, dataset, watcher)
+
+    def synthesise(
+        self, workspace: Workspace, plan: Plan, watcher: Watcher
+    ) -> SyntheticSet:
+        from core import pipeline
+
+        return pipeline.synthesise(workspace, plan, watcher)
+
+    def evaluate(
+        self,
+        workspace: Workspace,
+        plan: Plan,
+        dataset: ImageDataset,
+        watcher: Watcher,
+    ) -> UtilityReport:
+        from core import pipeline
+
+        return pipeline.evaluate(workspace, plan, dataset, watcher)
+
+    def export(
+        self, workspace: Workspace, plan: Plan, destination: Path, watcher: Watcher
+    ) -> Release:
+        from core import pipeline
+
+        return pipeline.export(workspace, plan, destination, watcher)
+
+    def verify(self, folder: Path) -> Verification:
+        from core.release import verify
+
+        return verify(folder)

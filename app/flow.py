@@ -1,0 +1,262 @@
+"""What the wizard knows, without a window: the choices made and the results so far.
+
+A later page sees only what an earlier page left here, so a project can be opened again
+and go on where it stopped.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from core.errors import UserError
+
+if TYPE_CHECKING:
+    from app.engine import Engine
+    from core.data import ImageDataset
+    from core.events import Watcher
+    from core.pipeline import (
+        BudgetPreview,
+        FineTuned,
+        Plan,
+        Spending,
+        SyntheticSet,
+        UtilityReport,
+    )
+    from core.workspace import Project, Workspace
+
+HOME = Path.home() / "Sfumato"
+UNITS = ("image", "patient")
+FREE_WISHES = frozenset({"title", "images_per_class"})
+"""Wishes that need no other plan, and may change after training."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Findings:
+    """What a look at the folder found. Exact, so it stays inside.
+
+    Attributes:
+        train: Images that training may use.
+        held_out: Images kept back for the internal evaluation.
+        classes: Name, images for training, images held back, for each class.
+        patients: Patients among the training images; None where the format has none.
+        largest_patient: Most training images of one patient; 1 where there are none.
+    """
+
+    train: int
+    held_out: int
+    classes: tuple[tuple[str, int, int], ...]
+    patients: int | None
+    largest_patient: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opened:
+    """A project folder and every result that it already holds."""
+
+    workspace: Workspace
+    project: Project
+    dataset: ImageDataset
+    findings: Findings
+    plan: Plan | None = None
+    spending: Spending | None = None
+    fine_tuned: FineTuned | None = None
+    samples: SyntheticSet | None = None
+    utility: UtilityReport | None = None
+    release: Path | None = None
+
+
+@dataclass(kw_only=True)
+class State:
+    """The wizard's memory, shared by the pages.
+
+    `release` is the folder of the release; `busy` names the step that runs now, empty
+    when none does.
+    """
+
+    engine: Engine
+    workspace: Workspace | None = None
+    project: Project | None = None
+    dataset: ImageDataset | None = None
+    findings: Findings | None = None
+    preview: BudgetPreview | None = None
+    plan: Plan | None = None
+    spending: Spending | None = None
+    fine_tuned: FineTuned | None = None
+    samples: SyntheticSet | None = None
+    utility: UtilityReport | None = None
+    release: Path | None = None
+    busy: str = ""
+
+    @property
+    def committed(self) -> bool:
+        """Whether budget was spent: the choices before training are then fixed."""
+        charged = self.spending is not None and self.spending.epsilon_charged > 0
+        return self.fine_tuned is not None or charged or self.busy == "training"
+
+    def adopt(self, opened: Opened) -> None:
+        """Take over a project, and let go of the one that was open."""
+        if self.workspace is not None and self.workspace is not opened.workspace:
+            self.engine.close(self.workspace)
+        self.preview = None
+        for name in Opened.__dataclass_fields__:
+            setattr(self, name, getattr(opened, name))
+
+    def change(self, **fields: object) -> None:
+        """Change wishes of the project; a plan made for other wishes is dropped."""
+        assert self.project is not None
+        changed = replace(self.project, **fields)
+        if changed == self.project:
+            return
+        self.project = changed
+        if set(fields) <= FREE_WISHES:
+            return
+        self.preview = None
+        self.plan = None
+        self.spending = None
+
+    def save(self) -> None:
+        """Put the wishes on disk, so that the project opens with them again."""
+        if self.workspace is not None and self.project is not None:
+            self.engine.save_project(self.workspace, self.project)
+
+
+def start_sample(engine: Engine, folder: Path, watcher: Watcher) -> Opened:
+    """Write the sample dataset into a project folder and read it."""
+
+    def begin(workspace: Workspace) -> Project:
+        return engine.sample_project(engine.write_sample(workspace, watcher))
+
+    return _start(engine, folder, begin, watcher)
+
+
+def start_project(
+    engine: Engine, folder: Path, source: Path, watcher: Watcher
+) -> Opened:
+    """Make `folder` a project over the images in `source`, and read them."""
+    return _start(engine, folder, lambda _: engine.new_project(source), watcher)
+
+
+def _start(
+    engine: Engine,
+    folder: Path,
+    begin: Callable[[Workspace], Project],
+    watcher: Watcher,
+) -> Opened:
+    workspace = engine.open_workspace(folder)
+    try:
+        if workspace.project is not None:
+            raise UserError(
+                f"The folder {folder} already holds a project: choose another project "
+                "folder, or open that project to go on with it."
+            )
+        project = begin(workspace)
+        dataset = engine.load_dataset(workspace, project, watcher)
+        findings = describe(dataset)
+        if project.declared_count is None:
+            number = round_up(findings.train)
+            project = replace(
+                project, declared_count=number, delta=default_delta(number)
+            )
+        engine.save_project(workspace, project)
+    except BaseException:
+        engine.close(workspace)
+        raise
+    return Opened(
+        workspace=workspace, project=project, dataset=dataset, findings=findings
+    )
+
+
+def continue_project(engine: Engine, folder: Path, watcher: Watcher) -> Opened:
+    """Open a project folder with every result that it holds, in the order made."""
+    if not folder.is_dir():
+        raise UserError(
+            f"There is no project folder {folder}: check the path, or start a new "
+            "project."
+        )
+    workspace = engine.open_workspace(folder)
+    try:
+        return _continue(engine, workspace, watcher)
+    except BaseException:
+        engine.close(workspace)
+        raise
+
+
+def _continue(engine: Engine, workspace: Workspace, watcher: Watcher) -> Opened:
+    project = workspace.project
+    if project is None:
+        raise UserError(
+            f"The folder {workspace.path} holds no Sfumato project: choose a folder "
+            "of images to start one there."
+        )
+    dataset = engine.load_dataset(workspace, project, watcher)
+    opened = Opened(
+        workspace=workspace,
+        project=project,
+        dataset=dataset,
+        findings=describe(dataset),
+        release=engine.release_folder(workspace),
+    )
+    if not engine.finished(workspace, "plan"):
+        return opened
+    plan = engine.make_plan(workspace, project, dataset, watcher)
+    spending = engine.spending(workspace, plan, dataset)
+    opened = replace(opened, plan=plan, spending=spending)
+    if not engine.finished(workspace, "training"):
+        return opened
+    fine_tuned = engine.fine_tune(workspace, plan, dataset, watcher)
+    opened = replace(opened, fine_tuned=fine_tuned)
+    if not engine.finished(workspace, "samples"):
+        return opened
+    opened = replace(opened, samples=engine.synthesise(workspace, plan, watcher))
+    if not engine.finished(workspace, "utility"):
+        return opened
+    utility = engine.evaluate(workspace, plan, dataset, watcher)
+    return replace(opened, utility=utility)
+
+
+def describe(dataset: ImageDataset) -> Findings:
+    """Count what the dataset page shows; a pass over the labels, not the images."""
+    import numpy
+
+    from core.data import Split
+
+    train = dataset.splits == Split.TRAIN
+    kinds = len(dataset.class_names)
+    in_train = numpy.bincount(dataset.labels[train], minlength=kinds)
+    in_all = numpy.bincount(dataset.labels, minlength=kinds)
+    sizes = numpy.unique(dataset.units[train], return_counts=True)[1]
+    return Findings(
+        train=int(train.sum()),
+        held_out=int((~train).sum()),
+        classes=tuple(
+            (name, int(in_train[number]), int(in_all[number] - in_train[number]))
+            for number, name in enumerate(dataset.class_names)
+        ),
+        patients=len(sizes) if dataset.has_groups else None,
+        largest_patient=int(sizes.max()) if dataset.has_groups and len(sizes) else 1,
+    )
+
+
+def round_up(count: int) -> int:
+    """The next round number, two significant digits: a count fit to publish.
+
+    Below a hundred two digits would be the exact count, so it is one digit there.
+
+    >>> round_up(412), round_up(302_436), round_up(76)
+    (420, 310000, 80)
+    """
+    step = 10 ** max(len(str(count)) - 2, 1)
+    return -(-count // step) * step
+
+
+def default_delta(count: int) -> float:
+    """The largest power of ten below 1 / count.
+
+    >>> default_delta(420), default_delta(60_000), default_delta(100)
+    (0.001, 1e-05, 0.001)
+    """
+    return 10.0 ** -(math.floor(math.log10(max(count, 1))) + 1)

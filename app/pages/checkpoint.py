@@ -1,0 +1,196 @@
+"""Page 2: the public network that training starts from."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from PySide6.QtWidgets import QButtonGroup, QRadioButton, QVBoxLayout, QWidget
+
+from app.flow import State
+from app.pages.base import Page
+from app.widgets.choice import Choice
+from app.widgets.message import Message
+from app.widgets.text import Card, Facts, dress, label
+
+if TYPE_CHECKING:
+    from core.checkpoints.catalogue import CheckpointCard
+
+HASH_CHARACTERS = 12
+
+
+class CheckpointPage(Page):
+    key = "checkpoint"
+
+    def __init__(self) -> None:
+        super().__init__(
+            self.tr("Checkpoint"),
+            self.tr(
+                "A checkpoint is a network that has already learned to draw from "
+                "public images. Yours only has to teach it the rest, which costs less "
+                "privacy."
+            ),
+        )
+        self._cards: tuple[CheckpointCard, ...] = ()
+        self._frames: list[Card] = []
+        self.buttons: list[QRadioButton] = []
+        self._group = QButtonGroup(self)
+        self._list = QVBoxLayout()
+        self._list.setSpacing(10)
+        self.column.addLayout(self._list)
+        self.column.addWidget(self._question())
+        self.column.addStretch(1)
+
+    def enter(self, state: State) -> None:
+        super().enter(state)
+        assert state.project is not None
+        self.answer.choose(state.project.overlap_answer)
+        self.answer.setEnabled(not state.committed)
+        self._explain()
+        if self._cards:
+            self._show_chosen()
+        elif self.job is None:
+            self.run(
+                self.tr("Looking for checkpoints"),
+                lambda _: state.engine.checkpoints(),
+                self._show_cards,
+                panel=False,
+            )
+
+    def ready(self) -> str | None:
+        if self.job is not None:
+            return self.tr("Looking for checkpoints …")
+        if self._chosen() is None:
+            return self.tr("Choose a checkpoint.")
+        if not self.answer.value:
+            return self.tr("Answer the question about these patients.")
+        if self.answer.value == "yes":
+            return self.tr("A checkpoint that may hold these patients cannot be used.")
+        return None
+
+    def summary(self) -> str:
+        if self.state is None or self.state.project is None:
+            return ""
+        card = self._chosen()
+        return card.title if card is not None else self.state.project.checkpoint
+
+    def default_focus(self) -> QWidget | None:
+        return next((button for button in self.buttons if button.isChecked()), None)
+
+    def _question(self) -> Card:
+        self._question_text = self.tr(
+            "Could this checkpoint have been trained on these patients?"
+        )
+        card = Card(self._question_text)
+        card.rows.addWidget(
+            label(
+                self.tr(
+                    "The privacy bound counts what training here reveals. It cannot "
+                    "count what a checkpoint already knew. Your answer is recorded."
+                ),
+                "hint",
+            )
+        )
+        self.answer = Choice(
+            self._question_text,
+            (
+                ("no", self.tr("N&o, its training data is known and public"), ""),
+                ("unsure", self.tr("I am not &sure"), ""),
+                ("yes", self.tr("&Yes, possibly"), ""),
+            ),
+        )
+        self.answer.chosen.connect(self._answered)
+        self._answer_note = Message()
+        card.rows.addWidget(self.answer)
+        card.rows.addWidget(self._answer_note)
+        return card
+
+    def _show_cards(self, cards: tuple[CheckpointCard, ...]) -> None:
+        self._cards = cards
+        if not cards:
+            self.message.error(
+                self.tr("No checkpoint is installed: install Sfumato again.")
+            )
+        for card in cards:
+            frame, button = self._frame(card)
+            self._group.addButton(button)
+            self._frames.append(frame)
+            self.buttons.append(button)
+            self._list.addWidget(frame)
+        self._group.buttonClicked.connect(lambda _: self._choose())
+        self._show_chosen()
+        self.changed.emit()
+
+    def _frame(self, card: CheckpointCard) -> tuple[Card, QRadioButton]:
+        frame = Card()
+        button = QRadioButton(card.title)
+        button.setAccessibleDescription(card.description)
+        frame.rows.addWidget(button)
+        told = label(card.description)
+        facts = Facts()
+        facts.show_facts(
+            (self.tr("Trained on"), card.pretraining_data),
+            (self.tr("Licence"), card.licence),
+            (
+                self.tr("Size"),
+                self.tr(
+                    "{parameters:.1f} million parameters, {side} × {side} pixels"
+                ).format(parameters=card.parameters / 1e6, side=card.resolution),
+            ),
+            (self.tr("Fingerprint"), f"{card.sha256[:HASH_CHARACTERS]} (SHA-256)"),
+        )
+        for widget in (told, facts):
+            widget.setContentsMargins(33, 0, 0, 0)
+            frame.rows.addWidget(widget)
+        return frame, button
+
+    def _show_chosen(self) -> None:
+        assert self.state is not None and self.state.project is not None
+        for card, frame, button in zip(
+            self._cards, self._frames, self.buttons, strict=True
+        ):
+            chosen = card.name == self.state.project.checkpoint
+            button.setChecked(chosen)
+            button.setEnabled(not self.state.committed)
+            dress(frame, chosen=chosen)
+
+    def _chosen(self) -> CheckpointCard | None:
+        for card, button in zip(self._cards, self.buttons, strict=True):
+            if button.isChecked():
+                return card
+        return None
+
+    def _choose(self) -> None:
+        card = self._chosen()
+        assert self.state is not None and self.state.project is not None
+        if card is None or card.name == self.state.project.checkpoint:
+            return
+        # An answer about one checkpoint says nothing of another.
+        self.answer.choose("")
+        self.state.change(checkpoint=card.name, overlap_answer="")
+        self._show_chosen()
+        self._explain()
+        self.changed.emit()
+
+    def _answered(self, answer: str) -> None:
+        assert self.state is not None
+        self.state.change(overlap_answer=answer)
+        self._explain()
+        self.changed.emit()
+
+    def _explain(self) -> None:
+        if self.answer.value == "yes":
+            self._answer_note.error(
+                self.tr(
+                    "Then the bound would not hold for the patients it has already "
+                    "seen. Choose another checkpoint."
+                )
+            )
+        elif self.answer.value == "unsure":
+            self._answer_note.warn(
+                self.tr(
+                    "You can go on. The audit report will say that it is not known "
+                    "whether the checkpoint has seen these patients."
+                )
+            )
+        else:
+            self._answer_note.clear()

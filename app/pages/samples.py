@@ -1,0 +1,200 @@
+"""Page 5: making the synthetic images and looking at them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from PySide6.QtWidgets import (
+    QCheckBox,
+    QComboBox,
+    QHBoxLayout,
+    QPushButton,
+    QWidget,
+)
+
+from app.flow import State
+from app.pages.base import Page
+from app.widgets.gallery import Gallery
+from app.widgets.number import NumberField
+from app.widgets.text import Card, label
+from app.words import count
+
+if TYPE_CHECKING:
+    from core.events import Watcher
+    from core.pipeline import Plan, SyntheticSet
+
+Files = list[tuple[str, list[Path]]]
+
+
+class SamplesPage(Page):
+    key = "samples"
+
+    def __init__(self) -> None:
+        super().__init__(
+            self.tr("Samples"),
+            self.tr(
+                "The trained network draws new images. Make as many as you like: "
+                "drawing costs no further privacy budget."
+            ),
+        )
+        self._files: Files = []
+        self._listed: SyntheticSet | None = None
+        self.column.addWidget(self._make_card())
+        self.column.addWidget(self._gallery_card(), 1)
+
+    def enter(self, state: State) -> None:
+        super().enter(state)
+        assert state.project is not None and state.dataset is not None
+        if self.job is None:
+            self.number.setValue(
+                state.project.images_per_class
+                or (state.plan.recipe.images_per_class if state.plan else 1)
+            )
+        self._add_up()
+        if state.samples is None:
+            self._show_files([], None)
+        elif state.samples is not self._listed and self.job is None:
+            samples = state.samples
+            self.run(
+                self.tr("Looking for images"),
+                lambda _: (samples, list_images(samples)),
+                self._made,
+                panel=False,
+            )
+
+    def ready(self) -> str | None:
+        if self.job is not None:
+            return self.tr("Wait until the images have been made.")
+        if self.state is None or self.state.samples is None:
+            return self.tr("Make the images first.")
+        return None
+
+    def summary(self) -> str:
+        if self.state is None or self.state.samples is None:
+            return ""
+        samples = self.state.samples
+        return count(samples.per_class * len(samples.class_names), "synthetic image")
+
+    def default_focus(self) -> QWidget | None:
+        return self.number
+
+    def busy(self, working: bool) -> None:
+        self.make.setEnabled(not working)
+        self.number.setEnabled(not working)
+
+    def start(self) -> None:
+        """Draw the images, or go on with drawing after a stop."""
+        state = self.state
+        assert state is not None and state.workspace is not None
+        assert state.project is not None and state.dataset is not None
+        state.change(images_per_class=self.number.value())
+        state.save()
+        engine, space = state.engine, state.workspace
+        project, dataset = state.project, state.dataset
+
+        def draw(watcher: Watcher) -> tuple[Plan, SyntheticSet, Files]:
+            # The same plan, but for the number of images.
+            plan = engine.make_plan(space, project, dataset, watcher)
+            samples = engine.synthesise(space, plan, watcher)
+            return plan, samples, list_images(samples)
+
+        self.run(self.tr("Drawing images"), draw, self._drawn)
+
+    def _make_card(self) -> Card:
+        card = Card()
+        name = label(self.tr("N&umber of images of each class"), wrap=False)
+        self.number = NumberField(
+            self.tr("Number of images of each class"), 1, 10_000_000
+        )
+        self.number.valueChanged.connect(self._add_up)
+        name.setBuddy(self.number)
+        self._total = label("", "hint", wrap=False)
+        self.make = QPushButton(self.tr("&Make images"))
+        self.make.setProperty("primary", True)
+        self.make.clicked.connect(self.start)
+        row = QHBoxLayout()
+        row.setSpacing(12)
+        row.addWidget(name)
+        row.addWidget(self.number)
+        row.addWidget(self._total, 1)
+        row.addWidget(self.make)
+        card.rows.addLayout(row)
+        return card
+
+    def _gallery_card(self) -> Card:
+        self._shown = Card(self.tr("Synthetic images"))
+        name = label(self.tr("&Class"), wrap=False)
+        self.filter = QComboBox()
+        self.filter.setAccessibleName(self.tr("Class to show"))
+        self.filter.setMinimumWidth(180)
+        self.filter.currentIndexChanged.connect(self._apply_filter)
+        name.setBuddy(self.filter)
+        self.smooth = QCheckBox(self.tr("&Smooth the enlarged pixels"))
+        self.gallery = Gallery()
+        self.smooth.toggled.connect(self.gallery.images.set_smooth)
+        row = QHBoxLayout()
+        row.setSpacing(12)
+        row.addWidget(name)
+        row.addWidget(self.filter)
+        row.addStretch(1)
+        row.addWidget(self.smooth)
+        self._shown.rows.addLayout(row)
+        self._shown.rows.addWidget(self.gallery, 1)
+        self._shown.rows.addWidget(
+            label(
+                self.tr("Drawn by the trained network. Shown three times enlarged."),
+                "hint",
+            )
+        )
+        return self._shown
+
+    def _add_up(self) -> None:
+        if self.state is not None and self.state.dataset is not None:
+            kinds = len(self.state.dataset.class_names)
+            self._total.setText(
+                self.tr("{total} in {classes}").format(
+                    total=count(kinds * self.number.value(), "image"),
+                    classes=count(kinds, "class", "classes"),
+                )
+            )
+
+    def _drawn(self, made: tuple[Plan, SyntheticSet, Files]) -> None:
+        assert self.state is not None
+        self.state.plan, *rest = made
+        # Figures and a release of other images say nothing of these.
+        self.state.utility = None
+        self.state.release = None
+        self._made((rest[0], rest[1]))
+
+    def _made(self, made: tuple[SyntheticSet, Files]) -> None:
+        assert self.state is not None
+        samples, files = made
+        self.state.samples = samples
+        self._show_files(files, samples)
+
+    def _show_files(self, files: Files, samples: SyntheticSet | None) -> None:
+        self._files, self._listed = files, samples
+        self._shown.setVisible(bool(files))
+        self.filter.blockSignals(True)
+        self.filter.clear()
+        self.filter.addItem(self.tr("All classes"))
+        self.filter.addItems([name for name, _ in files])
+        self.filter.blockSignals(False)
+        self._apply_filter()
+
+    def _apply_filter(self) -> None:
+        chosen = self.filter.currentIndex() - 1
+        shown = self._files if chosen < 0 else [self._files[chosen]]
+        if self.state is not None and self.state.project is not None:
+            self.gallery.resize_cells(self.state.project.resolution)
+        self.gallery.images.show_classes(shown)
+        self.gallery.scrollToTop()
+
+
+def list_images(samples: SyntheticSet) -> Files:
+    """The image files of each class, in order."""
+    return [
+        (name, sorted(folder.glob("*.png"))[: samples.per_class])
+        for name, folder in zip(samples.class_names, samples.class_folders, strict=True)
+    ]

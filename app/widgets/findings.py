@@ -1,0 +1,89 @@
+"""What was found in the folder: facts, classes, and the problems by file."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from app.flow import Findings
+from app.widgets.table import Table
+from app.widgets.text import Card, Facts, label
+from app.words import count
+
+if TYPE_CHECKING:
+    from core.data import ImageDataset
+
+MOST_PROBLEMS = 1000
+"""Rows of problems that the table shows; more of them help nobody."""
+
+
+class FindingsCard(Card):
+    """Reads a dataset's description; nothing can be changed here."""
+
+    def __init__(self) -> None:
+        super().__init__(self.tr("What was found"))
+        self._facts = Facts()
+        self._classes = Table(
+            self.tr("Images by class"),
+            (
+                self.tr("Class"),
+                self.tr("For training"),
+                self.tr("Held back for testing"),
+            ),
+        )
+        self._problems_told = label("", "heading")
+        self._problems = Table(
+            self.tr("Problems by file"), (self.tr("File"), self.tr("Problem"))
+        )
+        self.rows.addWidget(self._facts)
+        self.rows.addWidget(self._classes)
+        self.rows.addWidget(
+            label(
+                self.tr(
+                    "These exact numbers are private. They are shown to you only and "
+                    "are not written into anything you release."
+                ),
+                "hint",
+            )
+        )
+        self.rows.addWidget(self._problems_told)
+        self.rows.addWidget(self._problems)
+
+    def show_findings(
+        self, source: str, dataset: ImageDataset, found: Findings
+    ) -> None:
+        """Fill the card."""
+        height, width, channels = dataset.images.shape[1:]
+        colour = self.tr("colour") if channels == 3 else self.tr("grey")
+        patients = ""
+        if found.patients is not None:
+            patients = self.tr("{patients}, with up to {images} each").format(
+                patients=count(found.patients, "patient"),
+                images=count(found.largest_patient, "image"),
+            )
+        self._facts.show_facts(
+            (self.tr("Folder"), source),
+            (self.tr("Read as"), dataset.format_name),
+            (
+                self.tr("Images"),
+                self.tr("{train} for training, {held} held back for testing").format(
+                    train=f"{found.train:,}", held=f"{found.held_out:,}"
+                ),
+            ),
+            (self.tr("Patients"), patients),
+            (
+                self.tr("Working size"),
+                self.tr("{width} × {height} pixels, {colour}").format(
+                    width=width, height=height, colour=colour
+                ),
+            ),
+        )
+        self._classes.show_rows([tuple(row) for row in found.classes])
+        problems = dataset.problems
+        self._problems_told.setVisible(bool(problems))
+        self._problems.setVisible(bool(problems))
+        self._problems_told.setText(
+            self.tr("{files} with a problem").format(files=count(len(problems), "file"))
+        )
+        self._problems.show_rows(
+            [(problem.path, problem.message) for problem in problems[:MOST_PROBLEMS]]
+        )

@@ -1,0 +1,192 @@
+"""Three ways to begin: your images, the sample dataset, or an older project."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from PySide6.QtCore import Signal
+from PySide6.QtGui import QDragEnterEvent, QDragLeaveEvent, QDropEvent
+from PySide6.QtWidgets import (
+    QFileDialog,
+    QGridLayout,
+    QHBoxLayout,
+    QPushButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from app.flow import HOME
+from app.widgets.folder import FolderField, dropped_folder
+from app.widgets.text import Card, dress, label
+
+
+class Welcome(QWidget):
+    """Asks what to begin with, and changes nothing by itself.
+
+    Signals:
+        sample_wanted: Project folder for the sample dataset.
+        images_wanted: Project folder, folder of images.
+        project_wanted: Project folder to go on with.
+    """
+
+    sample_wanted = Signal(object)
+    images_wanted = Signal(object, object)
+    project_wanted = Signal(object)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._pinned: Path | None = None
+        self._suggested: Path | None = None
+        self.setAcceptDrops(True)
+        column = QVBoxLayout(self)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.setSpacing(14)
+        self._own = self._own_images()
+        column.addWidget(self._own)
+        column.addWidget(self._sample())
+        column.addWidget(self._go_on())
+
+    def pin(self, folder: Path) -> None:
+        """Use `folder` as the project folder, whatever is chosen to begin with."""
+        self._pinned = folder
+        self.project.set_path(folder)
+
+    def _own_images(self) -> Card:
+        card = Card(self.tr("Start with your own images"))
+        images_label = label(self.tr("Folder of &images"), wrap=False)
+        self.images = FolderField(
+            self.tr("Folder of images"), self.tr("&Choose …"), buddy=images_label
+        )
+        self.images.edited.connect(self._suggest)
+        project_label = label(self.tr("&Keep the work in"), wrap=False)
+        self.project = FolderField(
+            self.tr("Project folder"), self.tr("C&hange …"), buddy=project_label
+        )
+        self.project.line.setPlaceholderText(str(HOME / self.tr("name")))
+        self.project.edited.connect(lambda _: self._enable())
+        self.read = QPushButton(self.tr("&Read the images"))
+        self.read.setProperty("primary", True)
+        self.read.clicked.connect(self._read)
+        grid = QGridLayout()
+        grid.setHorizontalSpacing(14)
+        grid.setVerticalSpacing(4)
+        grid.addWidget(images_label, 0, 0)
+        grid.addWidget(self.images, 0, 1)
+        grid.addWidget(
+            label(
+                self.tr(
+                    "You can also drop the folder here. One folder per class (PNG, "
+                    "JPEG, TIFF, BMP), Camelyon17 from WILDS, or MNIST-style .gz files."
+                ),
+                "hint",
+            ),
+            1,
+            1,
+        )
+        grid.setRowMinimumHeight(2, 8)
+        grid.addWidget(project_label, 3, 0)
+        grid.addWidget(self.project, 3, 1)
+        grid.addWidget(
+            label(
+                self.tr(
+                    "Your images stay where they are; only reduced copies of them and "
+                    "the results go here. Only your user account can read this folder."
+                ),
+                "hint",
+            ),
+            4,
+            1,
+        )
+        card.rows.addLayout(grid)
+        card.rows.addLayout(_right(self.read))
+        self._enable()
+        return card
+
+    def _sample(self) -> Card:
+        card = Card(self.tr("Look around first"))
+        self.sample = QPushButton(self.tr("&Try it with the sample dataset"))
+        self.sample.clicked.connect(self._begin_sample)
+        row = QHBoxLayout()
+        row.setSpacing(24)
+        row.addWidget(
+            label(
+                self.tr(
+                    "Computed drawings that look like stained tissue. No patient is in "
+                    "them, so you can try every step without any risk."
+                ),
+                "hint",
+            ),
+            1,
+        )
+        row.addWidget(self.sample)
+        card.rows.addLayout(row)
+        return card
+
+    def _go_on(self) -> Card:
+        card = Card(self.tr("Go on with a project"))
+        self.go_on = QPushButton(self.tr("&Open a project folder …"))
+        self.go_on.clicked.connect(self.browse_project)
+        row = QHBoxLayout()
+        row.setSpacing(24)
+        row.addWidget(
+            label(self.tr("It opens at the step where you stopped."), "hint"), 1
+        )
+        row.addWidget(self.go_on)
+        card.rows.addLayout(row)
+        return card
+
+    def browse_project(self) -> None:
+        """Ask for a project folder."""
+        start = HOME if HOME.is_dir() else Path.home()
+        chosen = QFileDialog.getExistingDirectory(
+            self, self.tr("Open a project folder"), str(start)
+        )
+        if chosen:
+            self.project_wanted.emit(Path(chosen))
+
+    def _begin_sample(self) -> None:
+        self.sample_wanted.emit(self._pinned or free_folder("sample"))
+
+    def _read(self) -> None:
+        if self.images.path is not None and self.project.path is not None:
+            self.images_wanted.emit(self.project.path, self.images.path)
+
+    def _suggest(self) -> None:
+        images = self.images.path
+        untouched = self.project.path in (None, self._suggested)
+        if images is not None and self._pinned is None and untouched:
+            self._suggested = free_folder(images.name or "project")
+            self.project.set_path(self._suggested)
+        self._enable()
+
+    def _enable(self) -> None:
+        self.read.setEnabled(bool(self.images.path and self.project.path))
+
+    def dragEnterEvent(self, event: QDragEnterEvent) -> None:
+        if dropped_folder(event) is not None:
+            dress(self._own, dropping=True)
+            event.acceptProposedAction()
+
+    def dragLeaveEvent(self, event: QDragLeaveEvent) -> None:
+        dress(self._own, dropping=False)
+
+    def dropEvent(self, event: QDropEvent) -> None:
+        dress(self._own, dropping=False)
+        if (folder := dropped_folder(event)) is not None:
+            self.images.set_path(folder)
+            event.acceptProposedAction()
+
+
+def free_folder(name: str) -> Path:
+    """A folder under the user's Sfumato folder that is not there yet."""
+    folder, number = HOME / name, 2
+    while folder.exists():
+        folder, number = HOME / f"{name}-{number}", number + 1
+    return folder
+
+
+def _right(widget: QWidget) -> QHBoxLayout:
+    row = QHBoxLayout()
+    row.addStretch(1)
+    row.addWidget(widget)
+    return row

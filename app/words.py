@@ -1,0 +1,60 @@
+"""Numbers as people say them."""
+
+from __future__ import annotations
+
+import math
+
+
+def count(number: int, noun: str, plural: str = "") -> str:
+    """
+    >>> count(1, "image"), count(60_000, "image"), count(2, "class", "classes")
+    ('1 image', '60,000 images', '2 classes')
+    """
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+def duration(seconds: float) -> str:
+    """
+    >>> duration(20), duration(100), duration(3000), duration(9000), duration(200_000)
+    ('under a minute', '2 minutes', '50 minutes', '2.5 hours', '2.3 days')
+    """
+    if seconds < 60:
+        return "under a minute"
+    if seconds < 90 * 60:
+        return count(math.ceil(seconds / 60), "minute")
+    if seconds < 48 * 3600:
+        return f"{seconds / 3600:.1f} hours"
+    return f"{seconds / 86_400:.1f} days"
+
+
+def epsilon(value: float) -> str:
+    """ε rounded up to two decimals, as a bound must be.
+
+    >>> epsilon(3.0), epsilon(0.121), epsilon(10.0)
+    ('3', '0.13', '10')
+    """
+    rounded = math.ceil(round(value * 100, 6)) / 100
+    return f"{rounded:g}"
+
+
+def probability(value: float) -> str:
+    """
+    >>> probability(1e-5), probability(0.001), probability(2.5e-6)
+    ('1e-5', '1e-3', '2.5e-6')
+    """
+    mantissa, exponent = f"{value:e}".split("e")
+    mantissa = mantissa.rstrip("0").rstrip(".")
+    return f"{mantissa}e{int(exponent)}"
+
+
+def read_number(text: str) -> float | None:
+    """A number as typed, with a comma or a point; None where it is not one.
+
+    >>> read_number("1e-5"), read_number("0,001"), read_number("one")
+    (1e-05, 0.001, None)
+    """
+    try:
+        value = float(text.strip().replace(",", "."))
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None

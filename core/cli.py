@@ -1,0 +1,280 @@
+"""The command line: `sfumato COMMAND`. Exit code 0 done, 2 the user's mistake, 1 a bug."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, fields
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from core.errors import Stopped, UserError
+from core.events import Watcher
+
+DONE, BUG, MISTAKE, INTERRUPTED = 0, 1, 2, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; give back the exit code."""
+    options = build_parser().parse_args(arguments)
+    from core.terminal import watching
+
+    try:
+        with watching() as watcher:
+            return options.command(options, watcher) or DONE
+    except UserError as error:
+        print(f"sfumato: {error}", file=sys.stderr)
+        return MISTAKE
+    except Stopped:
+        print(
+            "sfumato: stopped at a safe point; the same command goes on from here.",
+            file=sys.stderr,
+        )
+        return INTERRUPTED
+    except Exception:
+        traceback.print_exc()
+        print(
+            "sfumato: this is a bug in Sfumato, not your mistake. Nothing was spent "
+            "that the ledger does not know of. Please report the lines above; they may "
+            "hold paths of yours, so read them first.",
+            file=sys.stderr,
+        )
+        return BUG
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All commands and their options."""
+    parser = argparse.ArgumentParser(
+        prog="sfumato",
+        description="Synthetic image datasets with a proven privacy bound, made on "
+        "your own machine.",
+    )
+    parser.add_argument("--version", action="version", version=version("sfumato"))
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name: str, function: Callable, summary: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=summary, description=summary)
+        command.set_defaults(command=function)
+        return command
+
+    demo = add("demo", _demo, "Do the whole main job on a generated sample dataset.")
+    demo.add_argument("folder", type=Path, nargs="?", default=Path("demo"))
+
+    phantom = add("phantom", _phantom, "Write a phantom of lymph-node patches.")
+    phantom.add_argument("out", type=Path)
+    phantom.add_argument("--images", type=int, default=6000)
+    phantom.add_argument("--seed", type=int, default=0)
+
+    inspect = add("inspect", _inspect, "Say what an image folder holds (internal).")
+    inspect.add_argument("path", type=Path)
+    inspect.add_argument("--resolution", type=int, default=32)
+    inspect.add_argument("--json", action="store_true")
+
+    budget = add("budget", _budget, "Say what a budget would mean; reads no data.")
+    _add_wishes(budget)
+    budget.add_argument("--json", action="store_true")
+
+    pretrain = add("pretrain", _pretrain, "Make the starter checkpoint (public data).")
+    pretrain.add_argument("out", type=Path)
+    pretrain.add_argument("--steps", type=int, default=8000)
+    pretrain.add_argument("--images", type=int, default=42000)
+    pretrain.add_argument("--batch-size", type=int, default=64)
+    pretrain.add_argument("--seed", type=int, default=0)
+    pretrain.add_argument("--device", default="auto")
+
+    run = add("run", _run, "Do all stages; started again, goes on where it stopped.")
+    run.add_argument("project", type=Path, help="project folder, made if not there")
+    run.add_argument("--config", type=Path, help="TOML file of wishes to start from")
+    run.add_argument("--release", type=Path, help="where to write the release")
+    run.add_argument("--json", action="store_true")
+    _add_wishes(run)
+
+    stages = (
+        ("sample", _sample, "Draw the synthetic images of a trained project."),
+        ("evaluate", _evaluate, "Measure usefulness on real images (internal)."),
+        ("export", _export, "Write the release of a project."),
+    )
+    for name, function, summary in stages:
+        stage = add(name, function, summary)
+        stage.add_argument("project", type=Path)
+        stage.add_argument("--json", action="store_true")
+        if name == "sample":
+            stage.add_argument("--images-per-class", type=int)
+        if name == "export":
+            stage.add_argument("release", type=Path)
+
+    verify = add("verify", _verify, "Check a release: hashes, and ε from σ, q and T.")
+    verify.add_argument("release", type=Path)
+    verify.add_argument("--json", action="store_true")
+    return parser
+
+
+def _add_wishes(command: argparse.ArgumentParser) -> None:
+    """One option for every field of a project."""
+    from core.workspace import Project
+
+    kinds: dict[str, Any] = {"epsilon": float, "delta": float}
+    for field in fields(Project):
+        whole = field.default is None or type(field.default) is int
+        command.add_argument(
+            "--" + field.name.replace("_", "-"),
+            type=kinds.get(field.name, int if whole else str),
+            default=None,
+        )
+
+
+def _wishes(options: argparse.Namespace) -> dict[str, Any]:
+    from core.workspace import Project
+
+    return {field.name: getattr(options, field.name) for field in fields(Project)}
+
+
+def _print(content: dict) -> None:
+    print(json.dumps(content, indent=2, ensure_ascii=False, default=str))
+
+
+def _demo(options: argparse.Namespace, watcher: Watcher) -> int:
+    from core.demo import run_demo
+
+    return run_demo(options.folder, watcher)
+
+
+def _phantom(options: argparse.Namespace, watcher: Watcher) -> None:
+    from core.data.phantom import write_phantom
+
+    write_phantom(
+        options.out, images=options.images, seed=options.seed, watcher=watcher
+    )
+    print(f"Phantom of {options.images:,} patches written to {options.out}.")
+
+
+def _inspect(options: argparse.Namespace, watcher: Watcher) -> None:
+    from core.data import inspect
+
+    found = inspect(options.path, options.resolution, watcher=watcher)
+    if options.json:
+        _print(found.to_json())
+        return
+    groups = f", {found.groups:,} patients" if found.groups is not None else ""
+    print(f"{found.format_name}: {found.total:,} images{groups}")
+    for name, counts in found.counts.items():
+        split = ", ".join(f"{number:,} {which}" for which, number in counts.items())
+        print(f"  {name}: {split}")
+    for problem in found.problems:
+        print(f"  left out: {problem.path}: {problem.message}")
+    print("These are facts of private data: internal.")
+
+
+def _budget(options: argparse.Namespace, watcher: Watcher) -> None:
+    from core.training.preview import preview
+    from core.workspace import Project
+
+    found = preview(Project().changed(**_wishes(options)))
+    if options.json:
+        _print(asdict(found))
+        return
+    print(found.sentence)
+    print(
+        f"noise multiplier {found.noise_multiplier:.4f}, {found.steps} steps of "
+        f"{found.expected_batch:g} expected records (q = "
+        f"{found.sampling_probability:.5g}), about "
+        f"{found.forecast_seconds / 60:.0f} minutes on this machine"
+    )
+    for warning in found.warnings:
+        print(f"note: {warning}")
+
+
+def _pretrain(options: argparse.Namespace, watcher: Watcher) -> None:
+    from core.training.starter import pretrain_starter
+
+    card = pretrain_starter(
+        options.out,
+        steps=options.steps,
+        images=options.images,
+        batch_size=options.batch_size,
+        device=options.device,
+        seed=options.seed,
+        watcher=watcher,
+    )
+    print(f"Checkpoint of {card.parameters:,} parameters in {card.folder}.")
+
+
+def _run(options: argparse.Namespace, watcher: Watcher) -> None:
+    from core.run import run_project
+    from core.workspace import Project, Workspace, parse_project
+
+    with Workspace.open(options.project) as workspace:
+        project = workspace.project or Project()
+        if options.config:
+            try:
+                text = options.config.read_text(encoding="utf-8")
+            except (OSError, UnicodeDecodeError) as error:
+                raise UserError(
+                    f"The project file {options.config} cannot be read ({error})."
+                ) from None
+            project = parse_project(text, options.config)
+        project = project.changed(**_wishes(options))
+        release = options.release or options.project / "release" / "dataset"
+        outcome = run_project(workspace, project, release, watcher)
+    if options.json:
+        _print(outcome.to_json())
+    else:
+        print(outcome.text())
+
+
+def _sample(options: argparse.Namespace, watcher: Watcher) -> None:
+    from core.run import draw_more
+
+    synthetic = draw_more(options.project, options.images_per_class, watcher)
+    facts = {"folder": synthetic.folder, "images_per_class": synthetic.per_class}
+    if options.json:
+        _print(facts)
+    else:
+        print(f"{synthetic.per_class:,} images of each class in {synthetic.folder}.")
+
+
+def _evaluate(options: argparse.Namespace, watcher: Watcher) -> None:
+    from core.run import measure
+
+    found = measure(options.project, watcher)
+    if options.json:
+        _print(found.to_json())
+        return
+    for figure in found.figures:
+        print(f"{figure.name}: {100 * figure.value:.1f} %")
+    print(f"Tested on {found.tested_on}. Internal: do not publish.")
+
+
+def _export(options: argparse.Namespace, watcher: Watcher) -> None:
+    from core.run import write_release
+
+    release = write_release(options.project, options.release, watcher)
+    if options.json:
+        _print({"folder": release.folder, "audit": release.audit})
+    else:
+        print(f"Release written to {release.folder}.")
+
+
+def _verify(options: argparse.Namespace, watcher: Watcher) -> int:
+    from core.release import verify
+
+    found = verify(options.release)
+    if options.json:
+        _print(asdict(found))
+    else:
+        for finding in found.findings:
+            print(finding.message)
+        print(
+            f"{options.release}: everything that can be recomputed holds."
+            if found.holds
+            else f"{options.release}: does not hold."
+        )
+    return DONE if found.holds else MISTAKE
+
+
+if __name__ == "__main__":
+    sys.exit(main())

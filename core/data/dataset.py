@@ -1,0 +1,85 @@
+"""What the data room hands to the rest of the house: images, labels, units, splits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+
+
+class Split(IntEnum):
+    """What a record may be used for."""
+
+    TRAIN = 0
+
+    HELD_OUT = 1
+    """Never trained on; real data for internal evaluation only."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """One file that was left out, and why.
+
+    Attributes:
+        path: Relative to the dataset's folder, with forward slashes.
+        kind: A few words to count problems by ("cannot be decoded").
+        message: One sentence with the remedy.
+    """
+
+    path: str
+    kind: str
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageDataset:
+    """A private dataset at the working resolution.
+
+    Attributes:
+        images: Memory map, uint8 [N, H, W, C], C = 1 or 3, H = W.
+        labels: int64 [N], positions in `class_names`.
+        class_names: Names of all classes; with IDX files some may have no image.
+        units: int64 [N], number of the group (patient) an image belongs to, or
+            arange(N) when the format has no groups.
+        has_groups: Whether `units` comes from a real grouping column.
+        splits: uint8 [N], values of `Split`.
+        official_splits: uint8 [N], positions in `official_split_names`: the split as
+            the dataset's own authors name it, so that an evaluation can use one
+            test hospital only.
+        official_split_names: Such as ("train", "id_val", "val", "test").
+        format_name: "class folders", "IDX" or "WILDS Camelyon17 v1.0".
+        fingerprint: Hex SHA-256 over the sorted pairs of (SHA-256 of the image's
+            original bytes, label). Renaming or reordering files does not change it, nor
+            does the working resolution. It confirms a guess of the data, so it stays
+            inside unless it is keyed first.
+        problems: Every file that was left out.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    class_names: tuple[str, ...]
+    units: np.ndarray
+    has_groups: bool
+    splits: np.ndarray
+    official_splits: np.ndarray
+    official_split_names: tuple[str, ...]
+    format_name: str
+    fingerprint: str
+    problems: tuple[Problem, ...]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def subset(self, split: Split) -> np.ndarray:
+        """Positions of the records of one split, int64 [n], ascending."""
+        return np.flatnonzero(self.splits == split).astype(np.int64)
+
+    def official_subset(self, name: str) -> np.ndarray:
+        """Positions of the records of one official split, int64 [n], ascending.
+
+        Raises:
+            ValueError: If the dataset has no split of that name.
+        """
+        number = self.official_split_names.index(name)
+        return np.flatnonzero(self.official_splits == number).astype(np.int64)

@@ -1,0 +1,79 @@
+"""What every on-disk format gives: an index of records, without a pixel decoded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from core.data.dataset import Problem
+from core.data.reading import Picture
+
+
+class Images(Protocol):
+    """Where the pixels of an index come from, in the order of its records."""
+
+    def __len__(self) -> int: ...
+
+    def channels(self) -> int:
+        """1 or 3, from format and headers alone."""
+
+    def read(self, resolution: int, channels: int) -> Iterator[list[Picture | Problem]]:
+        """All images in order, in batches of bounded size."""
+
+    def signature(self) -> str:
+        """Hex digest that changes when a file changes, without reading its content."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Index:
+    """The records of a dataset, column by column.
+
+    Attributes:
+        format_name: As shown to the custodian.
+        class_names: Names of all classes.
+        images: The pixels, N of them.
+        labels: int64 [N], positions in `class_names`.
+        groups: Text [N] naming the group (patient) of each record, or None when the
+            format has no groups.
+        official_splits: uint8 [N], positions in `official_split_names`, or None when
+            the format has no splits and `core.data.splitting` must make them.
+        official_split_names: The names that the format uses.
+        train_splits: Those of the names whose records may be trained on.
+        problems: Files that were left out already.
+        facts: Other files whose change must lead to a new reading (tables, labels).
+    """
+
+    format_name: str
+    class_names: tuple[str, ...]
+    images: Images
+    labels: np.ndarray
+    groups: tuple[str, ...] | None = None
+    official_splits: np.ndarray | None = None
+    official_split_names: tuple[str, ...] = ("train", "held_out")
+    train_splits: tuple[str, ...] = ("train",)
+    problems: tuple[Problem, ...] = ()
+    facts: tuple[Path, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+class Format(Protocol):
+    """One layout on disk."""
+
+    name: str
+
+    def detect(self, path: Path) -> bool:
+        """Whether the folder `path` looks like this format; reads little, never fails
+        on a folder of another format."""
+
+    def index(self, path: Path) -> Index:
+        """List the records below `path`.
+
+        Raises:
+            UserError: If the layout is broken in a way that no single file explains.
+        """

@@ -1,0 +1,147 @@
+"""The two doors of the data room: look at a folder, or make it a dataset."""
+
+from __future__ import annotations
+
+import zipfile
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+
+from core.data.cache import open_or_prepare
+from core.data.dataset import ImageDataset, Split
+from core.data.formats import FORMATS, Index
+from core.data.inspection import Inspection
+from core.data.paths import is_clutter
+from core.data.reading import Picture
+from core.data.records import Records, read_records
+from core.errors import UserError
+from core.events import Watcher
+from core.files import explained
+
+
+def inspect(
+    path: Path | str, resolution: int = 32, *, watcher: Watcher | None = None
+) -> Inspection:
+    """Read every image once and say what was found; writes nothing.
+
+    Args:
+        path: The dataset's folder.
+        resolution: Side of the working images in pixels.
+        watcher: Told of progress, asked whether to stop.
+
+    Raises:
+        UserError: If the folder holds no dataset that can be trained on.
+        Stopped: If the watcher asked to stop.
+    """
+    index = _index(Path(path), resolution)
+    channels = index.images.channels()
+    sizes: Counter[str] = Counter()
+    modes: Counter[str] = Counter()
+
+    def keep(pictures: list[Picture]) -> None:
+        sizes.update(f"{p.width}×{p.height}" for p in pictures)
+        modes.update(p.mode for p in pictures)
+
+    records = read_records(index, resolution, channels, keep, watcher or Watcher())
+    return Inspection(
+        format_name=index.format_name,
+        total=len(records.labels),
+        counts=_counts(index, records),
+        official_counts={
+            name: int((records.official_splits == number).sum())
+            for number, name in enumerate(index.official_split_names)
+        },
+        groups=len(np.unique(records.units)) if index.groups is not None else None,
+        sizes=dict(sizes.most_common()),
+        modes=dict(modes.most_common()),
+        colour=channels == 3,
+        resolution=resolution,
+        problems=records.problems,
+    )
+
+
+def load(
+    path: Path | str,
+    cache: Path | str,
+    *,
+    resolution: int = 32,
+    watcher: Watcher | None = None,
+) -> ImageDataset:
+    """Make a folder an `ImageDataset`; fast when it has not changed since.
+
+    Args:
+        path: The dataset's folder. Nothing in it is changed.
+        cache: A folder for this dataset only, kept private to its owner. It must not
+            lie inside `path`.
+        resolution: Side of the working images in pixels.
+        watcher: Told of progress, asked whether to stop.
+
+    Raises:
+        UserError: If the folder holds no dataset that can be trained on, or the cache
+            cannot be written.
+        Stopped: If the watcher asked to stop.
+    """
+    source, cache = Path(path), Path(cache)
+    index = _index(source, resolution)
+    if cache.resolve().is_relative_to(source.resolve()):
+        raise UserError(
+            f"The cache {cache} lies inside the dataset's folder: choose a project "
+            "folder outside it."
+        )
+    return open_or_prepare(index, cache, resolution, watcher or Watcher())
+
+
+def _index(path: Path, resolution: int) -> Index:
+    if not 8 <= resolution <= 1024:
+        raise UserError(
+            f"A resolution of {resolution} pixels cannot be worked at: choose 8 to "
+            "1024."
+        )
+    _refuse_no_folder(path)
+    try:
+        for layout in FORMATS:
+            if layout.detect(path):
+                return layout.index(path)
+        empty = all(is_clutter(entry.name) for entry in path.iterdir())
+    except OSError as error:
+        raise explained(error, path) from error
+    if empty:
+        raise UserError(
+            f"The folder {path} is empty: choose the folder that holds one folder of "
+            "images per class."
+        )
+    raise UserError(
+        f"The folder {path} holds files but no class folder: move the images into one "
+        "folder per class."
+    )
+
+
+def _refuse_no_folder(path: Path) -> None:
+    try:
+        if path.is_dir():
+            return
+        if not path.exists():
+            raise UserError(
+                f"The folder {path} does not exist: check the path, and that the disk "
+                "is connected."
+            )
+        if zipfile.is_zipfile(path):
+            raise UserError(
+                f"{path} is a zip archive: unpack it and choose the folder inside."
+            )
+    except OSError as error:
+        raise explained(error, path) from error
+    raise UserError(f"{path} is a file: choose the folder that holds the images.")
+
+
+def _counts(index: Index, records: Records) -> dict[str, dict[str, int]]:
+    return {
+        name: {
+            split.name.lower(): int(
+                ((records.labels == label) & (records.splits == split)).sum()
+            )
+            for split in Split
+        }
+        for label, name in enumerate(index.class_names)
+    }

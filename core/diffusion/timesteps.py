@@ -1,0 +1,59 @@
+"""Which timesteps the training spends its effort on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from core.diffusion.process import TIMESTEPS
+from core.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimestepMixture:
+    """t ~ Σ w_i U[l_i, u_i) with u_i = l_{i+1} (Ghalebikesabi et al. 2023, sec. 4).
+
+    A pretrained network already knows how to remove a little noise, and how to turn
+    pure noise into something image-like; the middle is where the data set decides.
+
+    Attributes:
+        weights: w_1 … w_k, each ≥ 0, of sum 1.
+        bounds: l_1, u_1 = l_2, …, u_k: rising integers from 0 to 1000.
+
+    Raises:
+        UserError: when they are not such.
+    """
+
+    weights: tuple[float, ...]
+    bounds: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        rising = all(a < b for a, b in zip(self.bounds, self.bounds[1:], strict=False))
+        if (
+            len(self.bounds) != len(self.weights) + 1
+            or not rising
+            or (self.bounds[0], self.bounds[-1]) != (0, TIMESTEPS)
+            or any(weight < 0 for weight in self.weights)
+            or abs(sum(self.weights) - 1) > 1e-9
+        ):
+            raise UserError(
+                "The recipe's timestep mixture needs weights that add up to 1 and one "
+                f"more rising bound from 0 to {TIMESTEPS}: got {self.weights} and "
+                f"{self.bounds}."
+            )
+
+    def sample(self, count: int, generator: torch.Generator) -> Tensor:
+        """`count` timesteps, int64 in [0, 1000), on the generator's device."""
+        place = {"generator": generator, "device": generator.device}
+        weights = torch.tensor(self.weights, device=generator.device)
+        bounds = torch.tensor(self.bounds, device=generator.device)
+        part = torch.multinomial(weights, count, replacement=True, generator=generator)
+        lower, width = bounds[part], bounds[part + 1] - bounds[part]
+        within = torch.rand(count, **place) * width
+        # A float32 product can round up to the width itself; the bound is exclusive.
+        return lower + torch.minimum(within.long(), width - 1)
+
+
+UNIFORM = TimestepMixture(weights=(1.0,), bounds=(0, TIMESTEPS))

@@ -1,0 +1,87 @@
+"""Views: the (timestep, noise, flip) copies of an image that one gradient averages over.
+
+Augmentation multiplicity (Ghalebikesabi et al. 2023, sec. 4; noise multiplicity in
+Dockhorn et al. 2022): a unit's gradient is the gradient of the mean loss over its views,
+so that only the unit, not the view, costs privacy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from core.diffusion.timesteps import TimestepMixture
+
+
+@dataclass(frozen=True, kw_only=True)
+class Views:
+    """K noisy copies of a few images, ready for the network.
+
+    Attributes:
+        clean: float32 [n·K, c, H, W] in [-1, 1].
+        labels: int64 [n·K].
+        timesteps: int64 [n·K].
+        noise: float32 [n·K, c, H, W], standard normal.
+    """
+
+    clean: Tensor
+    labels: Tensor
+    timesteps: Tensor
+    noise: Tensor
+
+    def split(self, size: int) -> Iterator[Views]:
+        """The same views, at most `size` at a time."""
+        for first in range(0, len(self.clean), size):
+            part = slice(first, first + size)
+            yield Views(
+                clean=self.clean[part],
+                labels=self.labels[part],
+                timesteps=self.timesteps[part],
+                noise=self.noise[part],
+            )
+
+
+def to_network(images: Tensor) -> Tensor:
+    """uint8 [n, H, W, c] in 0 … 255 → float32 [n, c, H, W] in [-1, 1].
+
+    The constants are public: nothing is fitted to the images.
+    """
+    return images.permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def to_pixels(images: Tensor) -> Tensor:
+    """float [n, c, H, W] → uint8 [n, H, W, c], clipped to the pixel range."""
+    return ((images.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1)
+
+
+def make_views(
+    images: Tensor,
+    labels: Tensor,
+    *,
+    multiplicity: int,
+    timesteps: TimestepMixture,
+    flip: bool,
+    generator: torch.Generator,
+) -> Views:
+    """Draw `multiplicity` views of each image.
+
+    Args:
+        images: float32 [n, c, H, W] in [-1, 1].
+        labels: int64 [n].
+        flip: Whether each view is mirrored left to right with probability ½.
+        generator: May be public: views are no part of the privacy argument.
+    """
+    place = {"generator": generator, "device": images.device}
+    clean = images.repeat_interleave(multiplicity, dim=0)
+    if flip:
+        mirrored = torch.rand(len(clean), 1, 1, 1, **place) < 0.5
+        clean = torch.where(mirrored, clean.flip(-1), clean)
+    return Views(
+        clean=clean,
+        labels=labels.repeat_interleave(multiplicity),
+        timesteps=timesteps.sample(len(clean), generator),
+        noise=torch.randn(clean.shape, **place),
+    )

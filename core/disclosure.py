@@ -1,0 +1,155 @@
+"""What a run says about itself in public: from a plan to the facts of the audit.
+
+Everything here is configuration, a public constant, a count of ledger rows, or an
+output of the private mechanism (rule 6).
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+
+from core.privacy.accounting import FINE, Charge
+from core.privacy.budget import UnitKind
+from core.privacy.noise import STATEMENT
+from core.release import AuditFacts
+from core.training.plan import Plan
+from core.workspace import Project
+
+PACKAGES = ("torch", "diffusers", "dp-accounting", "numpy", "safetensors", "pillow")
+
+
+def describe(charge: Charge, what: str) -> dict:
+    """One charge as the audit document writes it."""
+    if charge.batch_cap is None:
+        return {
+            "kind": "gaussian",
+            "noise_multiplier": charge.noise_multiplier,
+            "count": charge.count,
+            "what": what,
+        }
+    return {
+        "kind": "truncated_poisson_gaussian",
+        "dataset_size": charge.population,
+        "sampling_probability": charge.sampling_probability,
+        "batch_cap": charge.batch_cap,
+        "noise_multiplier": charge.noise_multiplier,
+        "count": charge.count,
+        "what": what,
+    }
+
+
+def audit_facts(
+    plan: Plan,
+    project: Project,
+    *,
+    trainable_parameters: int,
+    updates: int,
+    steps_charged: int,
+    epsilon_charged: float,
+    lifetime_epsilon: float,
+    lifetime_runs: int,
+    ledger_head: str,
+) -> AuditFacts:
+    """The facts of one release; all of them may be published."""
+    recipe, mechanism, unit = plan.recipe, plan.mechanism, plan.budget.unit
+    names = ["noisy class means", "noisy class covariances"] if plan.moments else []
+    names.append("DP-SGD steps")
+    patient = unit.kind is UnitKind.PATIENT
+    return AuditFacts(
+        title=project.title,
+        tool_version=version_of("sfumato"),
+        versions={name: version_of(name) for name in PACKAGES},
+        created_utc=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        run_id=plan.run,
+        epsilon_committed=plan.budget.epsilon,
+        delta=plan.budget.delta,
+        epsilon_charged=epsilon_charged,
+        steps_committed=mechanism.steps,
+        steps_charged=steps_charged,
+        steps_completed=updates,
+        unit=unit.kind.value,
+        max_images_per_unit=unit.max_images_per_unit,
+        unit_definition=(
+            "All images with the same value in the data set's grouping column belong "
+            "to one unit."
+            if patient
+            else "Every image is a unit of its own."
+        ),
+        contribution_rule=(
+            f"At most {unit.max_images_per_unit} images of a unit enter a step, chosen "
+            "at random with a key from the operating system; their gradients are "
+            "averaged and clipped once."
+        ),
+        relation=plan.budget.relation.value,
+        events=tuple(
+            describe(charge, what)
+            for charge, what in zip(plan.charges(), names, strict=True)
+        ),
+        clip_norm=mechanism.clip_norm,
+        divisor=mechanism.divisor,
+        expected_batch=mechanism.divisor,
+        augmentation_multiplicity=recipe.augmentation_multiplicity,
+        declared_count=plan.declared_count,
+        declared_count_rationale="Typed in by the custodian as a public upper bound.",
+        accountant={
+            "name": "dp-accounting PLD",
+            "version": version_of("dp-accounting"),
+            "discretisation": FINE,
+            "estimate": "pessimistic",
+        },
+        lifetime_epsilon=lifetime_epsilon,
+        lifetime_runs=lifetime_runs,
+        ledger={"head": ledger_head},
+        checkpoint={
+            "name": plan.checkpoint.name,
+            "licence": plan.checkpoint.licence,
+            "pretraining_data": plan.checkpoint.pretraining_data,
+            "sha256": plan.checkpoint.sha256,
+            "overlap_answer": project.overlap_answer or "not asked",
+        },
+        rng_statement=STATEMENT,
+        floating_point_statement=(
+            "Gradients may be computed in bfloat16; norms, sums and noise are single "
+            "precision. Attacks on the rounding of the released sums are blunted by "
+            "summing four draws, not excluded."
+        ),
+        trainable_parameters=trainable_parameters,
+        normalisation_constants={
+            "pixel_scale": "x / 127.5 − 1",
+            "origin": "range of 8-bit pixels, not fitted to any data",
+        },
+        preprocessing=(
+            "decoded to 8 bits per channel",
+            f"reduced by area to {plan.resolution}×{plan.resolution} pixels",
+        ),
+        ema=f"min({recipe.ema_decay:g}, (1 + t)/(10 + t)) after each logical step",
+        learning_rate_schedule=(
+            f"linear to {recipe.learning_rate:g} over {recipe.warmup_steps} steps, "
+            "then constant"
+        ),
+        sampler={
+            "name": recipe.sampler,
+            "steps": recipe.sampler_steps,
+            "guidance": "none",
+        },
+        network=(
+            f"U-Net of {trainable_parameters:,} parameters, predicts "
+            f"{plan.checkpoint.parameterisation}"
+        ),
+        stopping_rule=f"fixed: {mechanism.steps} committed steps",
+        hyperparameter_tuning="none on these data by this run; recipe fixed beforehand",
+        label_source="declared by the custodian with the data set",
+        class_names=plan.class_names,
+        images_per_class=recipe.images_per_class,
+        image_size=(plan.resolution, plan.resolution),
+        colour="grey" if plan.image_channels == 1 else "RGB",
+    )
+
+
+def version_of(package: str) -> str:
+    """Its installed version, or "not installed"."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"

@@ -1,0 +1,21 @@
+"""The two ways a stage ends early: the user has to act, or the user asked to stop.
+
+Anything else that is raised is a bug, and the command line and the wizard say so.
+"""
+
+from __future__ import annotations
+
+
+class UserError(Exception):
+    """Something the custodian can put right.
+
+    The message is one sentence in their words: what is wrong, naming the file or the
+    field, and what to do about it. It is shown as it is.
+    """
+
+
+class Stopped(Exception):
+    """The caller asked to stop, and the stage stopped at a safe point.
+
+    What the stage had done is on disk; calling it again goes on from there.
+    """

@@ -1,0 +1,139 @@
+"""Utility evidence: what a classifier learns from the synthetic images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from core.audience import Audience, Figure
+from core.data.dataset import ImageDataset, Split
+from core.errors import UserError
+from core.evaluation.classifier import accuracy, train_classifier
+from core.events import Watcher
+from core.parallel import choose_hardware
+
+UPDATES = 1200
+
+SYNTHETIC = "accuracy after training on synthetic images only"
+REAL = "accuracy after training on the real images"
+CHANCE = "accuracy of always naming the commonest class"
+
+
+@dataclass(frozen=True, kw_only=True)
+class UtilityReport:
+    """Figures with their audiences.
+
+    Attributes:
+        figures: All of them.
+        tested_on: What the accuracies were measured on, in words.
+    """
+
+    figures: tuple[Figure, ...]
+    tested_on: str
+
+    def value(self, name: str) -> float:
+        """The figure of this name."""
+        return next(figure.value for figure in self.figures if figure.name == name)
+
+    def to_json(self) -> dict:
+        """The report as JSON types."""
+        return {
+            "tested_on": self.tested_on,
+            "figures": [
+                {
+                    "name": figure.name,
+                    "value": figure.value,
+                    "audience": figure.audience.value,
+                    "note": figure.note,
+                }
+                for figure in self.figures
+            ],
+        }
+
+    @classmethod
+    def from_json(cls, content: dict) -> UtilityReport:
+        """The inverse of `to_json`."""
+        return cls(
+            tested_on=content["tested_on"],
+            figures=tuple(
+                Figure(**(entry | {"audience": Audience(entry["audience"])}))
+                for entry in content["figures"]
+            ),
+        )
+
+
+def evaluate(
+    dataset: ImageDataset,
+    synthetic_images: np.ndarray,
+    synthetic_labels: np.ndarray,
+    *,
+    flip: bool,
+    device: str,
+    watcher: Watcher,
+    updates: int = UPDATES,
+) -> UtilityReport:
+    """Train one classifier on synthetic and one on real images; test both on real ones.
+
+    All three figures are computed on private images, so all are internal.
+
+    Raises:
+        UserError: when the data set has no held-out images.
+        Stopped: between two updates.
+    """
+    tests = _held_out(dataset)
+    if len(tests) == 0:
+        raise UserError(
+            "The data set has no held-out images to test on: add a test folder, or more "
+            "images."
+        )
+    hardware = choose_hardware(device)
+    held_out, answers = dataset.images[tests], dataset.labels[tests]
+    training = dataset.subset(Split.TRAIN)
+    sources = (
+        (SYNTHETIC, synthetic_images, synthetic_labels),
+        (REAL, dataset.images[training], dataset.labels[training]),
+    )
+    figures = []
+    for name, images, labels in sources:
+        network = train_classifier(
+            images,
+            labels,
+            classes=len(dataset.class_names),
+            updates=updates,
+            flip=flip,
+            hardware=hardware,
+            activity="Training a classifier on "
+            + ("synthetic images" if name == SYNTHETIC else "the real images"),
+            watcher=watcher,
+        )
+        figures.append((name, accuracy(network, held_out, answers, hardware)))
+    commonest = float(np.bincount(answers).max() / len(answers))
+    figures.append((CHANCE, commonest))
+    return UtilityReport(
+        tested_on=_tested_on(dataset, len(tests)),
+        figures=tuple(
+            Figure(
+                name=name,
+                value=value,
+                audience=Audience.INTERNAL,
+                note="Computed on private images: do not publish.",
+            )
+            for name, value in figures
+        ),
+    )
+
+
+def _held_out(dataset: ImageDataset) -> np.ndarray:
+    """The official test split where there is one, else everything held out."""
+    held_out = dataset.subset(Split.HELD_OUT)
+    if "test" in dataset.official_split_names:
+        official = np.intersect1d(held_out, dataset.official_subset("test"))
+        return official if len(official) else held_out
+    return held_out
+
+
+def _tested_on(dataset: ImageDataset, count: int) -> str:
+    official = "test" in dataset.official_split_names
+    which = "official test" if official else "held-out"
+    return f"{count:,} real {which} images ({dataset.format_name})"

@@ -1,0 +1,17 @@
+"""Release: the export tree, its audit document and reports, and their verification."""
+
+from core.release.audit import build_audit
+from core.release.dataset import Release, export_release
+from core.release.facts import AuditFacts, PrivateFigureError
+from core.release.verify import Finding, Verification, verify
+
+__all__ = [
+    "AuditFacts",
+    "Finding",
+    "PrivateFigureError",
+    "Release",
+    "Verification",
+    "build_audit",
+    "export_release",
+    "verify",
+]

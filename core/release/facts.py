@@ -1,0 +1,201 @@
+"""What a run tells the audit document about itself, and the gate it passes through."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from core.audience import Audience, Figure
+from core.errors import UserError
+from core.release import wording
+
+
+class PrivateFigureError(Exception):
+    """Something that must stay inside was about to enter a public document: a bug."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditFacts:
+    """What the run knows about itself, all of it releasable (rule 6).
+
+    A fact that is None is not known yet; its field is then listed in the document
+    under `not_yet_reported` when the field is a required one.
+
+    Attributes:
+        title: Of the report, typed in by the custodian.
+        tool_version, versions: Of Sfumato, and package → version.
+        created_utc: ISO 8601 time, ending in Z.
+        run_id: Random name of the run; holds no path and no user name.
+        epsilon_committed: ε of the claim: the budget that was committed to.
+        delta: δ of the claim, in (0, 1).
+        epsilon_charged: ε that the ledger charged this run, ≤ `epsilon_committed`.
+        steps_committed, steps_charged, steps_completed: Numbers of DP-SGD steps.
+        unit: "image" or "patient".
+        max_images_per_unit: Of one unit that enter a step.
+        unit_definition: How records are mapped to units, in words.
+        relation: A key of `core.release.wording.RELATIONS`.
+        events: Every private event of the release as committed, in order:
+            {"kind": "gaussian", "noise_multiplier", "count", "what"} or
+            {"kind": "truncated_poisson_gaussian", "dataset_size",
+            "sampling_probability", "batch_cap", "noise_multiplier", "count", "what"}.
+        clip_norm, divisor, expected_batch: Public constants of a step.
+        augmentation_multiplicity: Views per unit, averaged before the clip.
+        declared_count: N, the public number of units that the custodian declared.
+        accountant: {"name", "version", "discretisation", "estimate"}.
+        lifetime_epsilon, lifetime_runs: Over all runs on this dataset, this one too.
+        lifetime_delta: δ that `lifetime_epsilon` holds at; None: the claim's.
+        checkpoint: {"name", "licence", "pretraining_data", "sha256",
+            "overlap_answer"}.
+        rng_statement, floating_point_statement: In words.
+        trainable_parameters: Number of network weights that are trained.
+        normalisation_constants, preprocessing: The constants with their public origin;
+            the ordered per-image transforms.
+        ema, learning_rate_schedule: In words or as a mapping.
+        sampler: {"name", "steps", "guidance"}.
+        class_names, images_per_class: Label set, and synthetic images in each class.
+        image_size: (height, width) in pixels.
+        colour: "grey" or "RGB".
+        figures: Further public figures, such as utility on public data.
+        fixed_seed: Whether random numbers were fixed in advance: no privacy then.
+
+    The facts from `git_commit` on are statements that a later stage may fill.
+    """
+
+    title: str
+    tool_version: str
+    versions: Mapping[str, str]
+    created_utc: str
+    run_id: str
+    epsilon_committed: float
+    delta: float
+    epsilon_charged: float
+    steps_committed: int
+    steps_charged: int
+    unit: str
+    max_images_per_unit: int
+    unit_definition: str
+    relation: str
+    events: tuple[Mapping[str, Any], ...]
+    clip_norm: float
+    divisor: float
+    expected_batch: float
+    augmentation_multiplicity: int
+    declared_count: int
+    accountant: Mapping[str, Any]
+    lifetime_epsilon: float
+    lifetime_runs: int
+    checkpoint: Mapping[str, Any]
+    rng_statement: str
+    floating_point_statement: str
+    trainable_parameters: int
+    normalisation_constants: Any
+    preprocessing: tuple[str, ...]
+    ema: Any
+    learning_rate_schedule: Any
+    sampler: Mapping[str, Any]
+    class_names: tuple[str, ...]
+    images_per_class: int
+    image_size: tuple[int, int]
+    colour: str
+    lifetime_delta: float | None = None
+    steps_completed: int | None = None
+    figures: tuple[Figure, ...] = ()
+    fixed_seed: bool = False
+    git_commit: str | None = None
+    build_hash: str | None = None
+    lock_sha256: str | None = None
+    parent_report_ids: tuple[str, ...] | None = None
+    ledger: Mapping[str, Any] | None = None
+    cross_checks: Mapping[str, Any] | None = None
+    hyperparameter_tuning: str | None = None
+    near_duplicate_policy: str | None = None
+    units_without_key_policy: str | None = None
+    contribution_rule: str | None = None
+    declared_count_rationale: str | None = None
+    label_source: str | None = None
+    dataset_description: str | None = None
+    operator_views: tuple[str, ...] | None = None
+    network: str | None = None
+    forbidden_layers_check: str | None = None
+    stopping_rule: str | None = None
+    storage: str | None = None
+    self_test: Any = None
+    canary_audit: Mapping[str, Any] | None = None
+    deviations: tuple[str, ...] | None = None
+    licence: str | None = None
+    intended_use: str | None = None
+
+
+def check_facts(facts: AuditFacts) -> None:
+    """Refuse facts that would make the document false, before anything is written.
+
+    Raises:
+        UserError, PrivateFigureError, ValueError: As `build_audit`.
+    """
+    releasable(vars(facts))
+    if not facts.title.strip() or len(facts.title) > 200:
+        raise UserError("The title of the report needs 1 to 200 characters.")
+    if any(not name.isprintable() for name in (facts.title, *facts.class_names)):
+        raise UserError(
+            "The title of the report and the class names must be plain text in one "
+            "line: take out line breaks and control characters."
+        )
+    if word := wording.FORBIDDEN.search(facts.title):
+        raise UserError(
+            f"The title of the report promises too much with “{word.group()}”: choose "
+            "a title that only names the images."
+        )
+    for name, fact in vars(facts).items():
+        printed = json.dumps(releasable(fact), ensure_ascii=False)
+        if name != "class_names" and (word := wording.FORBIDDEN.search(printed)):
+            raise UserError(
+                f"A report may not say “{word.group()}”, which no bound can promise: "
+                f"change the wording of “{name.replace('_', ' ')}”."
+            )
+    if facts.relation not in wording.RELATIONS or facts.unit not in wording.UNITS:
+        raise ValueError(f"unknown relation or unit: {facts.relation}, {facts.unit}")
+    if not 0 < facts.delta < 1 or facts.declared_count < 1 or not facts.events:
+        raise ValueError("delta, declared_count and events must describe a mechanism")
+    if wording.round_up(facts.epsilon_charged) > wording.round_up(
+        facts.epsilon_committed
+    ):
+        raise UserError(
+            "The ledger has charged ε = "
+            f"{wording.format_epsilon(facts.epsilon_charged)} to this run, more than "
+            f"the {wording.format_epsilon(facts.epsilon_committed)} that the report "
+            "would claim: raise the project's epsilon to at least that and export "
+            "again."
+        )
+
+
+def releasable(value: Any) -> Any:
+    """`value` as plain JSON types, if every part of it may leave the house.
+
+    PRIVACY: the gate of rule 6. A figure passes only when its type says RELEASABLE;
+    paths, arrays and whatever else is not plain text or a plain number do not pass.
+
+    Raises:
+        PrivateFigureError: If any part may not be released.
+    """
+    if isinstance(value, Figure):
+        if value.audience is not Audience.RELEASABLE:
+            raise PrivateFigureError(
+                f"the figure “{value.name}” was computed on private records and must "
+                "not enter a public report"
+            )
+        figure = {"name": value.name, "value": value.value, "note": value.note}
+        return releasable(figure)
+    if isinstance(value, Mapping):
+        return {str(key): releasable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [releasable(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return "infinite" if value > 0 else "undefined"
+    if value is None or type(value) in (str, int, float, bool):
+        return value
+    raise PrivateFigureError(
+        f"a value of type {type(value).__name__} must not enter a public report"
+    )

@@ -1,0 +1,145 @@
+"""The figures of an audit document, checked against one another and recomputed.
+
+Independent on purpose: nothing here uses the accounting that made the claim.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from core.release.wording import NO_PRIVACY, format_epsilon, stated_claim
+
+_TOLERANCE = 1e-3
+"""Relative; above the rounding to 4 significant digits and library differences."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One thing that does not hold: the file or field, and one sentence."""
+
+    subject: str
+    message: str
+
+
+def contradictions(audit: Mapping[str, Any]) -> list[Finding]:
+    """Figures that contradict each other.
+
+    Raises:
+        KeyError, TypeError, ValueError: If the document is malformed.
+    """
+    if audit.get("stamp") == NO_PRIVACY:
+        message = "The release is stamped NO PRIVACY: no bound is claimed."
+        return [Finding(subject="stamp", message=message)]
+    events = audit["composition"]["events"]
+    steps = [e for e in events if e["kind"] == "truncated_poisson_gaussian"]
+    total = sum(step["count"] for step in steps)
+    clip_norm, count = audit["clip_norm"], audit["n_public"]["count"]
+    stated = [
+        (e["noise_multiplier"], e.get("sampling_probability", 1.0), e["count"])
+        for e in events
+    ]
+    original = [
+        (p["noise_multiplier"], p["sampling_probability"], p["steps"])
+        for p in audit["original_parameters"]
+    ]
+    wrong = "contradicts the events that audit.json lists."
+    rows = [
+        (audit["steps_committed"] == total, "steps_committed", f"The T {wrong}"),
+        (stated == original, "original_parameters", f"One of σ, q and T {wrong}"),
+        (
+            all(step["dataset_size"] == count for step in steps),
+            "n_public",
+            f"The number N {wrong}",
+        ),
+        (
+            not steps
+            or (
+                audit["noise_multiplier"] == steps[-1]["noise_multiplier"]
+                and math.isclose(
+                    audit["noise_std_abs"], steps[-1]["noise_multiplier"] * clip_norm
+                )
+            ),
+            "noise_multiplier",
+            f"The noise σ {wrong}",
+        ),
+        (
+            audit["steps_started"] <= audit["steps_committed"],
+            "steps_started",
+            "More steps were started than the claim covers.",
+        ),
+        (
+            audit["epsilon_spent"] <= audit["epsilon_claimed"],
+            "epsilon_spent",
+            "More ε was spent than is claimed.",
+        ),
+        (
+            audit["claim"] == stated_claim(audit),
+            "claim",
+            "The claim sentence does not say what the figures of audit.json say.",
+        ),
+    ]
+    return [
+        Finding(subject=subject, message=message)
+        for holds, subject, message in rows
+        if not holds
+    ]
+
+
+def recheck_epsilon(audit: Mapping[str, Any]) -> tuple[float, list[Finding]]:
+    """ε recomputed from σ, q, T, and what it contradicts.
+
+    Raises:
+        KeyError, TypeError, ValueError: If the document is malformed.
+    """
+    composition, claimed = audit["composition"], audit["epsilon_claimed"]
+    epsilon = recomputed_epsilon(
+        composition["events"],
+        audit["delta"],
+        audit["neighbouring_relation"]["relation"],
+    )
+    own = f"ε recomputed from σ, q and T is {format_epsilon(epsilon)}"
+    findings = []
+    if not epsilon <= claimed:
+        message = f"{own}, above the claimed {format_epsilon(claimed)}."
+        findings.append(Finding(subject="epsilon_claimed", message=message))
+    noted = composition["epsilon_of_events"]
+    if not math.isclose(noted, epsilon, rel_tol=_TOLERANCE):
+        message = f"{own}, not {format_epsilon(noted)} as audit.json says."
+        findings.append(Finding(subject="epsilon_of_events", message=message))
+    return epsilon, findings
+
+
+def recomputed_epsilon(events: list[Any], delta: float, relation: str) -> float:
+    """ε of the events at δ, by dp-accounting's PLD alone.
+
+    Raises:
+        ValueError: If a figure is not one that a mechanism can have.
+    """
+    import dp_accounting as dp
+    from dp_accounting.pld import PLDAccountant
+
+    accountant = PLDAccountant(dp.NeighboringRelation[relation.upper()], 1e-4)
+    for event in events:
+        sigma, count = float(event["noise_multiplier"]), int(event["count"])
+        if not (0.1 <= sigma <= 1e6 and 1 <= count <= 1_000_000 and len(events) < 100):
+            raise ValueError("noise multiplier or count out of bounds")
+        if event["kind"] == "gaussian":
+            mechanism: Any = dp.GaussianDpEvent(sigma)
+        elif event["kind"] == "truncated_poisson_gaussian":
+            if not 0 < int(event["dataset_size"]) <= 10**9:
+                raise ValueError("dataset size out of bounds")
+            mechanism = dp.TruncatedSubsampledGaussianDpEvent(
+                dataset_size=int(event["dataset_size"]),
+                sampling_probability=float(event["sampling_probability"]),
+                truncated_batch_size=int(event["batch_cap"]),
+                noise_multiplier=sigma,
+            )
+        else:
+            raise ValueError("unknown kind of event")
+        accountant.compose(mechanism, count)
+    if not 0 < delta < 1:
+        raise ValueError("delta out of bounds")
+    return float(accountant.get_epsilon(delta))

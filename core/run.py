@@ -1,0 +1,138 @@
+"""All stages in a row, as `sfumato run` and `sfumato demo` do them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from core import pipeline
+from core.errors import UserError
+from core.evaluation.report import CHANCE, REAL, SYNTHETIC, UtilityReport
+from core.events import Watcher
+from core.pipeline import Plan, Release, SyntheticSet
+from core.release import Verification, verify
+from core.training.plan import plan_from_facts
+from core.workspace import Project, Workspace
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a whole run ended with."""
+
+    release: Release
+    plan: Plan
+    utility: UtilityReport
+    verification: Verification
+
+    def to_json(self) -> dict:
+        """The outcome as JSON types; the utility figures are internal."""
+        return {
+            "release": str(self.release.folder),
+            "sentence": self.plan.sentence(),
+            "epsilon": self.plan.budget.epsilon,
+            "delta": self.plan.budget.delta,
+            "unit": self.plan.budget.unit.kind.value,
+            "verified": self.verification.holds,
+            "internal": self.utility.to_json(),
+        }
+
+    def text(self) -> str:
+        """The outcome in a few lines."""
+        shares = [self.utility.value(name) for name in (SYNTHETIC, REAL, CHANCE)]
+        synthetic, real, chance = (f"{100 * share:.1f} %" for share in shares)
+        holds = "holds" if self.verification.holds else "DOES NOT HOLD"
+        return "\n".join(
+            (
+                "",
+                f"Release:  {self.release.folder}",
+                f"Promise:  {self.plan.sentence()}",
+                f"Check:    every hash and the ε recomputed from σ, q and T {holds}",
+                "",
+                "Internal figures, computed on private images; do not publish:",
+                f"  a classifier trained on the synthetic images only: {synthetic}",
+                f"  the same classifier trained on the real images:    {real}",
+                f"  always naming the commonest class (chance):        {chance}",
+                f"  tested on {self.utility.tested_on}",
+            )
+        )
+
+
+def run_project(
+    workspace: Workspace, project: Project, release: Path, watcher: Watcher
+) -> Outcome:
+    """Do every stage that is not done yet.
+
+    Raises:
+        UserError: before anything is spent, when the wishes do not fit together.
+    """
+    if not project.source:
+        raise UserError("Name the folder of images with --source.")
+    if release.exists() and any(release.iterdir()):
+        raise UserError(
+            f"The folder {release} is not empty: name another with --release."
+        )
+    workspace.save_project(project)
+    dataset = pipeline.load_dataset(workspace, project, watcher)
+    plan = pipeline.make_plan(workspace, project, dataset, watcher)
+    print(plan.sentence())
+    pipeline.fine_tune(workspace, plan, dataset, watcher)
+    pipeline.synthesise(workspace, plan, watcher)
+    utility = pipeline.evaluate(workspace, plan, dataset, watcher)
+    written = pipeline.export(workspace, plan, release, watcher)
+    return Outcome(
+        release=written,
+        plan=plan,
+        utility=utility,
+        verification=verify(written.folder),
+    )
+
+
+def draw_more(
+    folder: Path, images_per_class: int | None, watcher: Watcher
+) -> SyntheticSet:
+    """Draw the synthetic images of a trained project, more of them when asked."""
+    with _existing(folder) as workspace:
+        project = _project(workspace).changed(images_per_class=images_per_class)
+        workspace.save_project(project)
+        plan = _planned(workspace, project)
+        return pipeline.synthesise(workspace, plan, watcher)
+
+
+def measure(folder: Path, watcher: Watcher) -> UtilityReport:
+    """Measure the usefulness of a project's synthetic images."""
+    with _existing(folder) as workspace:
+        project = _project(workspace)
+        dataset = pipeline.load_dataset(workspace, project, watcher)
+        plan = _planned(workspace, project)
+        return pipeline.evaluate(workspace, plan, dataset, watcher)
+
+
+def write_release(folder: Path, destination: Path, watcher: Watcher) -> Release:
+    """Write the release of a project."""
+    with _existing(folder) as workspace:
+        plan = _planned(workspace, _project(workspace))
+        return pipeline.export(workspace, plan, destination, watcher)
+
+
+def _existing(folder: Path) -> Workspace:
+    if not folder.is_dir():
+        raise UserError(f"There is no project in {folder}: make one with sfumato run.")
+    return Workspace.open(folder)
+
+
+def _project(workspace: Workspace) -> Project:
+    project = workspace.project
+    if project is None:
+        raise UserError(
+            f"There is no project in {workspace.path}: make one with sfumato run."
+        )
+    return project
+
+
+def _planned(workspace: Workspace, project: Project) -> Plan:
+    """The plan that was trained, with the wished size of the synthetic data set."""
+    from dataclasses import replace
+
+    plan = plan_from_facts(workspace.result("plan")["plan"])
+    number = project.images_per_class or plan.recipe.images_per_class
+    return replace(plan, recipe=replace(plan.recipe, images_per_class=number))

@@ -1,0 +1,202 @@
+"""The moment warm-up: noisy class moments, and pseudo-images drawn from them.
+
+In the line of DP-FETA (noisy class means) and DP-MERF (noisy feature means): release,
+once, the noisy mean and covariance of each class in a fixed public basis of low
+frequencies; draw as many pseudo-images as wanted from the Gaussians that they define;
+train the pretrained network on those before DP-SGD starts. All that follows the release
+is post-processing.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from core.diffusion.views import to_network
+from core.events import Watcher
+from core.files import write_atomically
+from core.privacy.mechanism import Commit, private_sum
+from core.privacy.moments import (
+    Contributions,
+    sum_of_means,
+    sum_of_squares,
+    unstack,
+)
+from core.training.units import UnitImages
+
+CHUNK = 4096
+
+
+@dataclass(frozen=True, kw_only=True)
+class MomentRelease:
+    """The constants of a moment release; all public.
+
+    Attributes:
+        classes: Number of classes.
+        frequencies: Low frequencies per axis kept of the brightness and of each colour
+            contrast.
+        mean_norm, norm: Clip norms of the coefficients, and of their distance from the
+            released mean.
+        means_noise, squares_noise: Noise multipliers of the two sums.
+        noise_edge: Eigenvalues below this multiple of the noise's edge are dropped.
+    """
+
+    classes: int
+    frequencies: tuple[int, int]
+    mean_norm: float
+    norm: float
+    means_noise: float
+    squares_noise: float
+    noise_edge: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassMoments:
+    """A Gaussian per class in the public basis; safe to keep, it is a private output.
+
+    Attributes:
+        basis: float32 [c·H·W, d], orthonormal columns.
+        means: float32 [classes, d].
+        factors: float32 [classes, d, d], with covariance = factor·factorᵀ.
+        shape: (c, H, W) of an image.
+    """
+
+    basis: Tensor
+    means: Tensor
+    factors: Tensor
+    shape: tuple[int, int, int]
+
+    def draw(self, labels: Tensor, generator: torch.Generator) -> Tensor:
+        """Pseudo-images of these classes: float32 [n, c, H, W] in [-1, 1]."""
+        random = torch.randn(len(labels), self.means.shape[1], generator=generator)
+        around = torch.einsum("nij,nj->ni", self.factors[labels], random)
+        pixels = (self.means[labels] + around) @ self.basis.T
+        return pixels.view(-1, *self.shape).clamp(-1, 1)
+
+
+def public_basis(
+    resolution: int, channels: int, frequencies: tuple[int, int]
+) -> Tensor:
+    """Low frequencies of the two-dimensional cosine transform: float32 [c·H·W, d].
+
+    Colour images are split into brightness and two contrasts by a fixed rotation. The
+    columns are orthonormal, so that coefficients are no longer than images.
+    """
+    positions = (np.arange(resolution) + 0.5) * math.pi / resolution
+    waves = np.cos(np.arange(resolution)[:, None] * positions)
+    waves *= np.sqrt(np.where(np.arange(resolution) == 0, 1, 2) / resolution)[:, None]
+
+    def plane(count: int) -> np.ndarray:
+        low = waves[: min(count, resolution)]
+        return np.einsum("iy,jx->yxij", low, low).reshape(resolution**2, -1)
+
+    if channels == 1:
+        return torch.from_numpy(plane(frequencies[0])).float()
+    rotation = np.array(
+        [[1 / 3**0.5] * 3, [1 / 2**0.5, -(1 / 2**0.5), 0],
+         [1 / 6**0.5, 1 / 6**0.5, -2 / 6**0.5]]
+    )  # fmt: skip
+    counts = (frequencies[0], frequencies[1], frequencies[1])
+    columns = [
+        np.kron(rotation[axis][:, None], plane(count))
+        for axis, count in enumerate(counts)
+    ]
+    return torch.from_numpy(np.concatenate(columns, axis=1)).float()
+
+
+def release_moments(
+    release: MomentRelease, units: UnitImages, *, commit: Commit, watcher: Watcher
+) -> ClassMoments:
+    """Charge for and release the noisy class moments.
+
+    Guarantee: two uses of the Gaussian mechanism, with the noise multipliers of
+    `release`; the second is centred on the output of the first.
+    """
+    resolution, channels = units.dataset.images.shape[1], units.dataset.images.shape[3]
+    basis = public_basis(resolution, channels, release.frequencies)
+    prepared: list[Contributions] = []
+
+    def contributions() -> Contributions:
+        if not prepared:
+            prepared.append(_contributions(units, basis, release.classes, watcher))
+        return prepared[0]
+
+    # PRIVACY: the records are read inside the calls, after the charge is on disk.
+    noisy_means = private_sum(
+        lambda: sum_of_means(contributions(), release.mean_norm),
+        sensitivity=1.0,
+        noise_multiplier=release.means_noise,
+        commit=commit,
+    )
+    counts = (noisy_means[:, -1:] * 2**0.5).clamp(min=1.0)
+    means = noisy_means[:, :-1] * 2**0.5 * release.mean_norm / counts
+    noisy_squares = private_sum(
+        lambda: sum_of_squares(contributions(), means, release.norm),
+        sensitivity=1.0,
+        noise_multiplier=release.squares_noise,
+        commit=commit,
+    )
+    covariances = unstack(noisy_squares, basis.shape[1]) / counts[:, :, None]
+    edge = math.sqrt(2 * basis.shape[1]) * release.squares_noise / counts
+    factors = [
+        _factor(covariance, release.noise_edge * float(bound)) * release.norm
+        for covariance, bound in zip(covariances, edge, strict=True)
+    ]
+    return ClassMoments(
+        basis=basis,
+        means=means,
+        factors=torch.stack(factors),
+        shape=(channels, resolution, resolution),
+    )
+
+
+def _contributions(
+    units: UnitImages, basis: Tensor, classes: int, watcher: Watcher
+) -> Contributions:
+    """Coefficients of every unit's images; a unit's weights add up to 1."""
+    coefficients, labels, weights = [], [], []
+    for first in range(0, units.present, CHUNK):
+        last = min(first + CHUNK, units.present)
+        drawn = [units.draw(unit) for unit in range(first, last)]
+        images = to_network(torch.cat([pixels for pixels, _ in drawn]))
+        coefficients.append(images.flatten(1) @ basis)
+        labels.extend(label for _, label in drawn)
+        weights.extend(torch.full((len(own),), 1 / len(own)) for _, own in drawn)
+        watcher.progress("Measuring noisy class moments", last, units.present)
+    return Contributions(
+        coefficients=torch.cat(coefficients),
+        labels=torch.cat(labels),
+        weights=torch.cat(weights),
+        classes=classes,
+    )
+
+
+def _factor(covariance: Tensor, threshold: float) -> Tensor:
+    """A square root of the part of a noisy covariance that stands above its noise."""
+    values, vectors = torch.linalg.eigh(covariance.double())
+    kept = torch.where(values > threshold, values, torch.zeros_like(values))
+    return (vectors * kept.sqrt()).float()
+
+
+def save_moments(moments: ClassMoments, path: Path) -> None:
+    """Keep a release: it was paid for once and cannot be had again."""
+    tensors = {
+        "basis": moments.basis.contiguous(),
+        "means": moments.means.contiguous(),
+        "factors": moments.factors.contiguous(),
+        "shape": torch.tensor(moments.shape),
+    }
+    write_atomically(path, lambda file: save_file(tensors, file))
+
+
+def load_moments(path: Path) -> ClassMoments:
+    """Read what `save_moments` wrote."""
+    tensors = load_file(path)
+    shape = tuple(int(size) for size in tensors.pop("shape"))
+    return ClassMoments(shape=shape, **tensors)

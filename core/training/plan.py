@@ -1,0 +1,301 @@
+"""Where dataset facts, checkpoint, recipe and budget meet and become a mechanism."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+
+from core.checkpoints.cards import CheckpointCard
+from core.checkpoints.catalogue import find
+from core.errors import UserError
+from core.privacy.accounting import Charge, calibrate, epsilon
+from core.privacy.budget import Budget, PrivacyUnit, Relation, UnitKind
+from core.privacy.mechanism import Mechanism
+from core.training.moments import MomentRelease
+from core.training.recipe import Recipe, load_recipe
+from core.workspace import Project
+
+DEFAULT_DECLARED = 10_000
+"""What a preview assumes before a number was declared."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A training run, bound to its privacy mechanism; every field is public.
+
+    Attributes:
+        run: Identity of the run in the ledger.
+        budget: What was committed.
+        declared_count: Public upper bound on the number of units.
+        recipe: All hyper-parameters.
+        checkpoint: The card of the public starting point.
+        class_names: Declared labels.
+        image_channels: 1 for grey images, 3 for colour.
+        resolution: Pixels per side.
+        mechanism: DP-SGD.
+        moments: The noisy class moments, None without.
+        epsilon: ε of all of it at the fine discretisation, ≤ budget.epsilon.
+    """
+
+    run: str
+    budget: Budget
+    declared_count: int
+    recipe: Recipe
+    checkpoint: CheckpointCard
+    class_names: tuple[str, ...]
+    image_channels: int
+    resolution: int
+    mechanism: Mechanism
+    moments: MomentRelease | None
+    epsilon: float
+
+    @property
+    def terms(self) -> str:
+        """Unit and relation, as the ledger writes them."""
+        return terms(self.budget)
+
+    def charges(self) -> tuple[Charge, ...]:
+        """Everything that the run may do to the data, in order."""
+        return _charges(self.mechanism, self.moments)
+
+    def sentence(self) -> str:
+        """What the custodian reads before spending anything."""
+        return promise(self.budget, self.declared_count)
+
+
+def terms(budget: Budget) -> str:
+    """Unit and relation, as the ledger writes them."""
+    unit = budget.unit
+    limit = f" (at most {unit.max_images_per_unit})" if _is_patient(unit) else ""
+    return f"{unit.kind.value}{limit}, {budget.relation.value}"
+
+
+def promise(budget: Budget, declared_count: int) -> str:
+    """The bound in one sentence."""
+    who = "every image of one patient" if _is_patient(budget.unit) else "one image"
+    changed = {
+        Relation.ADD_OR_REMOVE_ONE: "adding or removing",
+        Relation.REPLACE_SPECIAL: "blanking out",
+        Relation.REPLACE_ONE: "exchanging",
+    }[budget.relation]
+    # Shortest decimal that gives the number back: never rounds a claim down.
+    return (
+        f"For anyone who sees the release, {changed} {who} changes the probability of "
+        f"any outcome by a factor of at most e^{budget.epsilon!r}, except with "
+        f"probability {budget.delta:g} (ε = {budget.epsilon!r}, δ = {budget.delta:g}, "
+        f"unit: {budget.unit.kind.value}, among at most {declared_count:,} records)."
+    )
+
+
+def _is_patient(unit: PrivacyUnit) -> bool:
+    return unit.kind is UnitKind.PATIENT
+
+
+def _charges(mechanism: Mechanism, moments: MomentRelease | None) -> tuple[Charge, ...]:
+    releases: tuple[Charge, ...] = ()
+    if moments:
+        releases = (
+            Charge(noise_multiplier=moments.means_noise, count=1),
+            Charge(noise_multiplier=moments.squares_noise, count=1),
+        )
+    return (*releases, mechanism.charge(mechanism.steps))
+
+
+def read_budget(project: Project) -> Budget:
+    """The budget of a project.
+
+    Raises:
+        UserError: when a field is out of range.
+    """
+    try:
+        kind, relation = UnitKind(project.unit), Relation(project.relation)
+    except ValueError as error:
+        raise UserError(
+            f"{error}: the unit is image or patient; the relation is "
+            f"{', '.join(relation.value for relation in Relation)}."
+        ) from None
+    unit = PrivacyUnit(kind=kind, max_images_per_unit=project.max_images_per_unit)
+    return Budget(
+        epsilon=float(project.epsilon),
+        delta=float(project.delta),
+        unit=unit,
+        relation=relation,
+    )
+
+
+def read_recipe(project: Project) -> Recipe:
+    """The recipe of a project, with the project's changes."""
+    return load_recipe(
+        project.recipe,
+        steps=project.steps,
+        batch_size=project.batch_size,
+        augmentation_multiplicity=project.augmentation_multiplicity,
+        images_per_class=project.images_per_class,
+    )
+
+
+def bind(
+    budget: Budget, declared_count: int, recipe: Recipe, classes: int
+) -> tuple[Mechanism, MomentRelease | None]:
+    """Calibrate the noise so that everything together keeps the budget.
+
+    Guarantee: the ε of all charges, evaluated together at the fine discretisation, is
+    at most `budget.epsilon`.
+
+    Raises:
+        UserError: when δ is too large for the count, the batch is not below it, or no
+            noise keeps the budget.
+    """
+    if declared_count < 2:
+        raise UserError("The declared number of records must be 2 or more.")
+    budget.check_delta(declared_count)
+    mechanism = Mechanism.poisson(
+        population=declared_count,
+        batch_size=recipe.batch_size,
+        noise_multiplier=1.0,
+        clip_norm=recipe.clip_norm,
+        steps=recipe.steps,
+    )
+    moments = _bind_moments(budget, recipe, classes)
+
+    def at(noise: float) -> tuple[Charge, ...]:
+        return _charges(replace(mechanism, noise_multiplier=noise), moments)
+
+    # PRIVACY: one calibration over the moments and the steps together.
+    noise = calibrate(at, budget.epsilon, budget.delta, budget.relation)
+    return replace(mechanism, noise_multiplier=noise), moments
+
+
+def _bind_moments(budget: Budget, recipe: Recipe, classes: int) -> MomentRelease | None:
+    if recipe.moment_share == 0:
+        return None
+    # Two Gaussian sums of precision p and 1 − p are one Gaussian of precision 1.
+    means, squares = recipe.moment_means_share, 1 - recipe.moment_means_share
+
+    def at(noise: float) -> tuple[Charge, ...]:
+        return (
+            Charge(noise_multiplier=noise / means**0.5, count=1),
+            Charge(noise_multiplier=noise / squares**0.5, count=1),
+        )
+
+    share = budget.epsilon * recipe.moment_share
+    noise = calibrate(at, share, budget.delta, budget.relation)
+    return MomentRelease(
+        classes=classes,
+        frequencies=recipe.moment_frequencies,
+        mean_norm=recipe.moment_mean_norm,
+        norm=recipe.moment_norm,
+        means_noise=noise / means**0.5,
+        squares_noise=noise / squares**0.5,
+        noise_edge=recipe.moment_noise_edge,
+    )
+
+
+def make_plan(
+    project: Project,
+    *,
+    run: str,
+    class_names: tuple[str, ...],
+    image_channels: int,
+    units_present: int,
+) -> Plan:
+    """Bind a project to its mechanism.
+
+    Args:
+        units_present: Private; only compared with the declared count.
+
+    Raises:
+        UserError: when anything does not fit together; nothing is spent.
+    """
+    budget, recipe = read_budget(project), read_recipe(project)
+    card = find(project.checkpoint)
+    if project.overlap_answer == "yes":
+        raise UserError(
+            f"The checkpoint {card.name!r} may have been trained on these people, so no "
+            "bound would hold for them: choose another checkpoint."
+        )
+    if card.resolution != project.resolution:
+        raise UserError(
+            f"The checkpoint {card.name!r} works at {card.resolution}×{card.resolution} "
+            f"pixels, the project at {project.resolution}: set the resolution to "
+            f"{card.resolution}."
+        )
+    if project.declared_count is None:
+        raise UserError(
+            "Declare a public number of records (declared_count, --declared-count): a "
+            "figure you are willing to publish, at least as large as the number of "
+            f"training {project.unit}s."
+        )
+    if units_present > project.declared_count:
+        raise UserError(
+            f"The folder holds more training {project.unit}s than the declared "
+            f"{project.declared_count:,}: declare a larger public number."
+        )
+    mechanism, moments = bind(
+        budget, project.declared_count, recipe, len(class_names)
+    )
+    return Plan(
+        run=run,
+        budget=budget,
+        declared_count=project.declared_count,
+        recipe=recipe,
+        checkpoint=card,
+        class_names=class_names,
+        image_channels=image_channels,
+        resolution=project.resolution,
+        mechanism=mechanism,
+        moments=moments,
+        epsilon=epsilon(
+            _charges(mechanism, moments), budget.delta, budget.relation
+        ),
+    )
+
+
+def plan_facts(plan: Plan) -> dict:
+    """The plan as JSON types, for the workspace and the audit."""
+    facts = asdict(plan)
+    facts["checkpoint"]["folder"] = str(plan.checkpoint.folder)
+    facts["budget"]["unit"]["kind"] = plan.budget.unit.kind.value
+    facts["budget"]["relation"] = plan.budget.relation.value
+    facts["sentence"] = plan.sentence()
+    return facts
+
+
+def plan_from_facts(facts: dict) -> Plan:
+    """The inverse of `plan_facts`."""
+    from pathlib import Path
+
+    facts = {key: value for key, value in facts.items() if key != "sentence"}
+    budget = facts["budget"]
+    unit = budget["unit"]
+    card = dict(facts["checkpoint"])
+    card["folder"] = Path(card["folder"])
+    moments = facts["moments"]
+    if moments:
+        frequencies = tuple(moments["frequencies"])
+        moments = MomentRelease(**(moments | {"frequencies": frequencies}))
+    return Plan(
+        **(
+            facts
+            | {
+                "budget": Budget(
+                    epsilon=budget["epsilon"],
+                    delta=budget["delta"],
+                    relation=Relation(budget["relation"]),
+                    unit=PrivacyUnit(
+                        kind=UnitKind(unit["kind"]),
+                        max_images_per_unit=unit["max_images_per_unit"],
+                    ),
+                ),
+                "recipe": Recipe(
+                    **{
+                        name: tuple(value) if isinstance(value, list) else value
+                        for name, value in facts["recipe"].items()
+                    }
+                ),
+                "checkpoint": CheckpointCard(**card),
+                "class_names": tuple(facts["class_names"]),
+                "mechanism": Mechanism(**facts["mechanism"]),
+                "moments": moments,
+            }
+        )
+    )

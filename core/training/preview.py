@@ -1,0 +1,112 @@
+"""What a budget would mean, before any of it is spent. Reads no data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from core.checkpoints.catalogue import find
+from core.privacy.accounting import COARSE, Charge, epsilon
+from core.privacy.budget import UnitKind
+from core.training.forecast import forecast_seconds, sampling_seconds
+from core.training.plan import DEFAULT_DECLARED, bind, promise, read_budget, read_recipe
+from core.workspace import Project
+
+CURVE_POINTS = 10
+HIGH_EPSILON = 10.0
+PREVIEW_CLASSES = 10
+"""The noise does not depend on the number of classes; the forecast of sampling does."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BudgetPreview:
+    """What the budget page shows.
+
+    Attributes:
+        noise_multiplier: σ of the DP-SGD steps.
+        epsilon_curve: (step, ε charged after it) from 0 to the last step.
+        steps, expected_batch, sampling_probability: Of the mechanism.
+        forecast_seconds: Fine-tuning and sampling on this machine as it is now.
+        sentence: The promise in plain words.
+        warnings: What the custodian should think about, one sentence each.
+    """
+
+    noise_multiplier: float
+    epsilon_curve: tuple[tuple[int, float], ...]
+    steps: int
+    expected_batch: float
+    sampling_probability: float
+    forecast_seconds: float
+    sentence: str
+    warnings: tuple[str, ...]
+
+
+def preview(project: Project) -> BudgetPreview:
+    """Calibrate the noise for these wishes and say what they mean.
+
+    Raises:
+        UserError: when a field is out of range, or the fields do not fit together.
+    """
+    budget, recipe = read_budget(project), read_recipe(project)
+    declared = project.declared_count or DEFAULT_DECLARED
+    mechanism, moments = bind(budget, declared, recipe, PREVIEW_CLASSES)
+    releases: tuple[Charge, ...] = ()
+    if moments:
+        releases = tuple(
+            Charge(noise_multiplier=noise, count=1)
+            for noise in (moments.means_noise, moments.squares_noise)
+        )
+    points = sorted(
+        {round(mechanism.steps * k / CURVE_POINTS) for k in range(CURVE_POINTS + 1)}
+    )
+    curve = tuple(
+        (
+            step,
+            epsilon(
+                (*releases, replace(mechanism.charge(1), count=step)),
+                budget.delta,
+                budget.relation,
+                COARSE,
+            ),
+        )
+        for step in points
+    )
+    card = find(project.checkpoint)
+    return BudgetPreview(
+        noise_multiplier=mechanism.noise_multiplier,
+        epsilon_curve=curve,
+        steps=mechanism.steps,
+        expected_batch=mechanism.divisor,
+        sampling_probability=mechanism.sampling_probability,
+        forecast_seconds=forecast_seconds(card, recipe, project.device)
+        + sampling_seconds(card, recipe, PREVIEW_CLASSES, project.device),
+        sentence=promise(budget, declared),
+        warnings=_warnings(project, recipe.steps),
+    )
+
+
+def _warnings(project: Project, steps: int) -> tuple[str, ...]:
+    found = []
+    if project.declared_count is None:
+        found.append(
+            f"No public number of records is declared yet: {DEFAULT_DECLARED:,} is "
+            "assumed here."
+        )
+    if project.epsilon > HIGH_EPSILON:
+        found.append(
+            f"ε = {project.epsilon:g} is above what published work uses: the bound "
+            "then says little about one person."
+        )
+    elif project.epsilon >= 5:
+        found.append(
+            f"ε = {project.epsilon:g} is in the upper range of published work: the "
+            "images will be more useful, the bound weaker."
+        )
+    if project.unit == UnitKind.IMAGE.value:
+        found.append(
+            "The bound protects one image. A patient with several images is protected "
+            "less: choose the patient as the unit when you know who is who."
+        )
+    if steps < 20:
+        found.append(f"{steps} steps are few: the images may stay close to public ones.")
+    return tuple(found)
+

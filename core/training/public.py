@@ -1,0 +1,202 @@
+"""Public pretraining: ordinary training on public images, without privacy.
+
+`train` is also what the moment warm-up runs on its pseudo-images: both see only what is
+public already.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from core.diffusion import ema
+from core.diffusion.networks import DenoisingNetwork
+from core.diffusion.objective import mean_loss
+from core.diffusion.process import Parameterisation
+from core.diffusion.timesteps import TimestepMixture
+from core.diffusion.views import make_views
+from core.events import Watcher
+from core.files import write_atomically
+from core.parallel import Hardware, Workers, workers
+
+Batch = Callable[[int, torch.Generator], tuple[Tensor, Tensor]]
+"""(count, generator) → (images float32 [count, c, H, W] in [-1, 1], labels int64)."""
+
+STATE_EVERY = 500
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublicTraining:
+    """Hyper-parameters of a training run on public images.
+
+    Attributes:
+        steps: Optimiser steps.
+        batch_size: Images per step.
+        learning_rate: Adam's, at its highest.
+        warmup_steps: Linear rise to it; a cosine takes it down to zero at the end.
+        ema_decay: Of the averaged weights that are kept.
+        timesteps: Which noise levels are trained.
+        flip: Whether images may be mirrored.
+        seed: Public: makes the run repeatable.
+    """
+
+    steps: int
+    batch_size: int
+    learning_rate: float
+    warmup_steps: int
+    ema_decay: float
+    timesteps: TimestepMixture
+    flip: bool
+    seed: int = 0
+
+    def rate_at(self, step: int) -> float:
+        """The learning rate of step `step`, counted from 0."""
+        rise = min(1.0, (step + 1) / max(1, self.warmup_steps))
+        fall = 0.5 * (1 + math.cos(math.pi * step / self.steps))
+        return self.learning_rate * rise * fall
+
+
+def train(
+    network: DenoisingNetwork,
+    batch: Batch,
+    training: PublicTraining,
+    *,
+    parameterisation: Parameterisation,
+    hardware: Hardware,
+    activity: str,
+    watcher: Watcher,
+    state: Path | None = None,
+) -> list[float]:
+    """Train `network` in place on public images; it ends as the averaged weights.
+
+    Args:
+        batch: Gives images and labels, on any device.
+        state: A file to resume from and to keep the state in, every 500 steps.
+
+    Returns:
+        The mean training loss of each hundredth of the run: public.
+    """
+    network.to(hardware.device)
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    average = [p.detach().clone() for p in parameters]
+    optimiser = torch.optim.Adam(parameters, lr=training.learning_rate)
+    first, losses = _resume(state, parameters, average, optimiser)
+
+    with workers(hardware) as pool:
+        for step in range(first, training.steps):
+            generator = torch.Generator().manual_seed(training.seed * 1_000_003 + step)
+            images, labels = batch(training.batch_size, generator)
+            loss, gradients = _gradients(
+                network, parameters, images, labels, training,
+                parameterisation, hardware, pool, generator,
+            )  # fmt: skip
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                parameter.grad = gradient
+            optimiser.param_groups[0]["lr"] = training.rate_at(step)
+            torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+            optimiser.step()
+            ema.update(average, parameters, step, training.ema_decay)
+            losses.append(loss)
+            watcher.progress(activity, step + 1, training.steps)
+            if state and (step + 1) % STATE_EVERY == 0:
+                _keep(state, step + 1, losses, parameters, average, optimiser)
+            watcher.stop_if_requested()
+
+    with torch.no_grad():
+        for parameter, averaged in zip(parameters, average, strict=True):
+            parameter.copy_(averaged)
+            parameter.grad = None
+    stride = max(1, len(losses) // 100)
+    chunks = [losses[i : i + stride] for i in range(0, len(losses), stride)]
+    return [sum(chunk) / len(chunk) for chunk in chunks]
+
+
+def _gradients(
+    network: DenoisingNetwork,
+    parameters: list[Tensor],
+    images: Tensor,
+    labels: Tensor,
+    training: PublicTraining,
+    parameterisation: Parameterisation,
+    hardware: Hardware,
+    pool: Workers,
+    generator: torch.Generator,
+) -> tuple[float, list[Tensor]]:
+    """Mean loss and its gradient, the batch dealt out to the workers."""
+    views = make_views(
+        images, labels, multiplicity=1, timesteps=training.timesteps,
+        flip=training.flip, generator=generator,
+    )  # fmt: skip
+    parts = [
+        tensor.to(hardware.device).tensor_split(pool.threads)
+        for tensor in (views.clean, views.labels, views.timesteps, views.noise)
+    ]
+
+    def work(*part: Tensor) -> tuple[float, list[Tensor]]:
+        piece = type(views)(**dict(zip(_FIELDS, part, strict=True)))
+        share = len(piece.clean) / len(views.clean)
+        loss = share * mean_loss(network, piece, parameterisation, hardware.autocast())
+        return loss.item(), list(torch.autograd.grad(loss, parameters))
+
+    results = list(pool.map(work, *parts))
+    total = results[0][1]
+    for _, gradients in results[1:]:
+        torch._foreach_add_(total, gradients)
+    return sum(loss for loss, _ in results), total
+
+
+_FIELDS = ("clean", "labels", "timesteps", "noise")
+
+
+def _keep(
+    path: Path,
+    step: int,
+    losses: list[float],
+    parameters: list[Tensor],
+    average: list[Tensor],
+    optimiser: torch.optim.Adam,
+) -> None:
+    tensors = {"step": torch.tensor(step), "losses": torch.tensor(losses)}
+    for index, parameter in enumerate(parameters):
+        moments = optimiser.state[parameter]
+        tensors[f"{index}.weight"] = parameter.detach()
+        tensors[f"{index}.average"] = average[index]
+        tensors[f"{index}.first"] = moments["exp_avg"]
+        tensors[f"{index}.second"] = moments["exp_avg_sq"]
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+    write_atomically(path, lambda file: save_file(tensors, file))
+
+
+@torch.no_grad()
+def _resume(
+    path: Path | None,
+    parameters: list[Tensor],
+    average: list[Tensor],
+    optimiser: torch.optim.Adam,
+) -> tuple[int, list[float]]:
+    if path is None or not path.is_file():
+        return 0, []
+    tensors = load_file(path)
+    step = int(tensors["step"])
+    for index, parameter in enumerate(parameters):
+        parameter.copy_(tensors[f"{index}.weight"])
+        average[index].copy_(tensors[f"{index}.average"])
+        optimiser.state[parameter] = {
+            "step": torch.tensor(float(step)),
+            "exp_avg": tensors[f"{index}.first"].to(parameter.device),
+            "exp_avg_sq": tensors[f"{index}.second"].to(parameter.device),
+        }
+    return step, tensors["losses"].tolist()
+
+
+def write_log(path: Path, losses: list[float], training: PublicTraining) -> None:
+    """Keep the public training log beside the checkpoint."""
+    log = {"steps": training.steps, "mean_loss_per_hundredth": losses}
+    write_atomically(path, lambda file: file.write_text(json.dumps(log) + "\n"))

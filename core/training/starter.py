@@ -1,0 +1,120 @@
+"""How the bundled starter checkpoint was made: `sfumato pretrain` calls this."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from core.checkpoints.cards import CheckpointCard
+from core.checkpoints.public_images import KINDS, draw_public_images
+from core.checkpoints.starter import STARTER_NETWORK
+from core.checkpoints.store import save_checkpoint
+from core.diffusion.networks import build_network
+from core.diffusion.process import Parameterisation
+from core.diffusion.timesteps import TimestepMixture
+from core.diffusion.views import to_network
+from core.errors import UserError
+from core.events import Watcher
+from core.files import private_folder
+from core.parallel import choose_hardware
+from core.training.public import PublicTraining, train, write_log
+
+# Ghalebikesabi et al. 2023, Table 3, column ImageNet32.
+PRETRAINING_TIMESTEPS = TimestepMixture(
+    weights=(0.03, 0.77, 0.2), bounds=(0, 30, 800, 1000)
+)
+
+
+def pretrain_starter(
+    folder: Path,
+    *,
+    steps: int = 8_000,
+    images: int = 42_000,
+    batch_size: int = 64,
+    device: str = "auto",
+    seed: int = 0,
+    watcher: Watcher,
+) -> CheckpointCard:
+    """Draw public images, train the starter network on them, write the checkpoint.
+
+    Started again with the same folder it goes on from the last 500 steps.
+
+    Raises:
+        UserError: when steps, images or batch size are not positive, or the folder
+            already holds a finished checkpoint.
+    """
+    if min(steps, images, batch_size) < 1:
+        raise UserError("Pretraining needs at least 1 step, 1 image and a batch of 1.")
+    if (folder / "card.json").exists():
+        raise UserError(
+            f"{folder} already holds a checkpoint: choose another folder, or delete it."
+        )
+    private_folder(folder)
+    pixels, kinds = draw_public_images(
+        images, STARTER_NETWORK.resolution, seed=seed, watcher=watcher
+    )
+    pool, labels = torch.from_numpy(pixels), torch.from_numpy(kinds)
+
+    def batch(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        chosen = torch.randint(0, len(pool), (count,), generator=generator)
+        return to_network(pool[chosen]), labels[chosen]
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = build_network(STARTER_NETWORK)
+    training = PublicTraining(
+        steps=steps,
+        batch_size=batch_size,
+        learning_rate=1e-3,
+        warmup_steps=500,
+        ema_decay=0.9995,
+        timesteps=PRETRAINING_TIMESTEPS,
+        flip=False,
+        seed=seed,
+    )
+    state = folder / "pretraining-state.safetensors"
+    losses = train(
+        network,
+        batch,
+        training,
+        parameterisation=Parameterisation.VELOCITY,
+        hardware=choose_hardware(device),
+        activity="Pretraining on public images",
+        watcher=watcher,
+        state=state,
+    )
+    write_log(folder / "pretraining.json", losses, training)
+    card = save_checkpoint(
+        network,
+        folder,
+        dtype=torch.float32,
+        name="starter",
+        title="Starter, 32×32 colour",
+        description=(
+            "A small network for two CPU cores, trained on procedural pictures: a first "
+            "checkpoint for any small images, and quick to try."
+        ),
+        licence="Apache-2.0",
+        pretraining_data=(
+            f"{images:,} procedural pictures of {len(KINDS)} kinds "
+            f"({', '.join(KINDS)}) drawn by core/checkpoints/public_images.py with seed "
+            f"{seed}; the photographs are crops of eleven public-domain pictures that "
+            "ship with scikit-image. No clinical image and no person but an astronaut's "
+            "official portrait."
+        ),
+        pretraining_licences=(
+            "procedural: none needed; glyphs: DejaVu (free) and STIX (OFL-1.1) fonts; "
+            "photographs: public domain or CC0"
+        ),
+        parameterisation=Parameterisation.VELOCITY.value,
+        steps=steps,
+        batch_size=batch_size,
+        command=(
+            f"sfumato pretrain OUT --steps {steps} --images {images} "
+            f"--batch-size {batch_size} --seed {seed}"
+        ),
+    )
+    state.unlink(missing_ok=True)
+    return card

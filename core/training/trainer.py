@@ -1,0 +1,374 @@
+"""The DP fine-tune: warm-up on noisy moments, then DP-SGD, one logical step at a time.
+
+    charge → draw units → clip each unit's gradient → sum → noise once → divide
+    → Adam → moving average → state
+
+The first line of that is `privacy.mechanism.private_step`; the second is
+post-processing and lives here.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from core.checkpoints.store import WEIGHTS, load_checkpoint, save_checkpoint
+from core.data.dataset import ImageDataset
+from core.diffusion import ema
+from core.diffusion.networks import DenoisingNetwork, adapt_classes, parameter_count
+from core.diffusion.objective import mean_loss
+from core.diffusion.timesteps import UNIFORM
+from core.diffusion.views import make_views, to_network
+from core.errors import Stopped
+from core.events import Watcher
+from core.parallel import Hardware, choose_hardware, workers
+from core.privacy.accounting import COARSE, Charge, epsilon
+from core.privacy.clipping import clipped_sum
+from core.privacy.ledger import Account, Ledger
+from core.privacy.mechanism import Commit, private_step
+from core.training.moments import (
+    ClassMoments,
+    load_moments,
+    release_moments,
+    save_moments,
+)
+from core.training.plan import Plan
+from core.training.public import PublicTraining, train
+from core.training.state import TrainingState, load_newest, save_state
+from core.training.units import UnitImages, group_units
+
+WARMUP_BATCH = 64
+VIEWS_AT_ONCE = 32
+"""Views in one forward pass; more views of a unit are added up, so that memory does not
+grow with the multiplicity."""
+SECONDS_BETWEEN_STATES = 60.0
+MODEL = "model"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FineTuned:
+    """The private fine-tune's result, a checkpoint folder.
+
+    Attributes:
+        folder: Holds the averaged weights, their config and card.
+        updates: Steps that reached the weights.
+        steps_charged: Steps that the ledger charged; never fewer.
+        epsilon_charged: ε of everything charged to this run.
+    """
+
+    folder: Path
+    updates: int
+    steps_charged: int
+    epsilon_charged: float
+
+
+class Purse:
+    """One run's account: charges it, and knows what is left.
+
+    Guarantee: never charges more than the plan's committed steps and releases.
+    """
+
+    def __init__(self, plan: Plan, dataset: str, ledger: Ledger) -> None:
+        self._plan, self._ledger = plan, ledger
+        self._account = Account(dataset=dataset, run=plan.run, terms=plan.terms)
+
+    def charged(self) -> tuple[Charge, ...]:
+        """What the ledger holds of this run."""
+        account = self._account
+        return self._ledger.charged(account.dataset, account.terms, account.run)
+
+    def steps_charged(self) -> int:
+        """DP-SGD steps charged, whether or not they reached the weights."""
+        return sum(c.count for c in self.charged() if c.batch_cap is not None)
+
+    def moments_charged(self) -> bool:
+        """Whether the one release of moments was begun."""
+        return any(c.batch_cap is None for c in self.charged())
+
+    def steps_left(self) -> int:
+        """Committed steps not yet charged."""
+        return self._plan.mechanism.steps - self.steps_charged()
+
+    def commit(self, charge: Charge) -> None:
+        """Write a charge to the ledger; returns when it is on disk."""
+        self._ledger.commit(self._account, charge)
+
+    def epsilon(self) -> float:
+        """ε charged to this run so far, by the coarse accountant."""
+        budget = self._plan.budget
+        return epsilon(self.charged(), budget.delta, budget.relation, COARSE)
+
+
+def fine_tune(
+    plan: Plan,
+    dataset: ImageDataset,
+    folder: Path,
+    ledger: Ledger,
+    *,
+    device: str,
+    watcher: Watcher,
+) -> FineTuned:
+    """Run the plan to its committed end; called again after a stop, it goes on.
+
+    Guarantee: everything it does to the private images is charged first to the ledger,
+    in total at most `plan.charges()`, whose ε is at most the budget. A resumed run draws
+    fresh samples and fresh noise, and charges for them again.
+
+    Raises:
+        Stopped: at a safe point, when the watcher asks; the state is on disk.
+        UserError: when the ledger or the disk cannot be written.
+    """
+    hardware = choose_hardware(device)
+    units = group_units(dataset, plan.budget.unit)
+    purse = Purse(plan, dataset.fingerprint, ledger)
+    network = _start(plan, units, purse, folder, hardware, watcher)
+    _descend(plan, network, units, purse, folder, hardware, watcher)
+    charged = purse.steps_charged()
+    state = TrainingState.start(_trained(network))
+    load_newest(state, folder)
+    _fill(network, state.average)
+    _save_model(network, plan, folder / MODEL, state.updates)
+    return FineTuned(
+        folder=folder / MODEL,
+        updates=state.updates,
+        steps_charged=charged,
+        epsilon_charged=purse.epsilon(),
+    )
+
+
+def _start(
+    plan: Plan,
+    units: UnitImages,
+    purse: Purse,
+    folder: Path,
+    hardware: Hardware,
+    watcher: Watcher,
+) -> DenoisingNetwork:
+    """The public network with the private classes, warmed up on noisy moments."""
+    public = load_checkpoint(plan.checkpoint.folder)
+    seeded = torch.Generator().manual_seed(0)
+    network = adapt_classes(
+        public.network, len(plan.class_names), generator=seeded
+    ).to(hardware.device)
+    if any(folder.glob("state-*.safetensors")):
+        return network
+    moments = _moments(plan, units, purse, folder, watcher)
+    if moments is not None:
+        _warm_up(plan, network, moments, folder, hardware, watcher)
+    return network
+
+
+def _moments(
+    plan: Plan, units: UnitImages, purse: Purse, folder: Path, watcher: Watcher
+) -> ClassMoments | None:
+    path = folder / "moments.safetensors"
+    if path.is_file():
+        return load_moments(path)
+    # PRIVACY: a release that was begun is paid for; it is never made twice.
+    if plan.moments is None or purse.moments_charged():
+        return None
+    moments = release_moments(
+        plan.moments, units, commit=purse.commit, watcher=watcher
+    )
+    save_moments(moments, path)
+    return moments
+
+
+def _warm_up(
+    plan: Plan,
+    network: DenoisingNetwork,
+    moments: ClassMoments,
+    folder: Path,
+    hardware: Hardware,
+    watcher: Watcher,
+) -> None:
+    """Train on pseudo-images: post-processing of what was released."""
+    channels = network.config.image_channels
+
+    def batch(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        labels = torch.randint(len(plan.class_names), (count,), generator=generator)
+        images = moments.draw(labels, generator)
+        return images.expand(-1, channels, -1, -1), labels
+
+    train(
+        network,
+        batch,
+        PublicTraining(
+            steps=max(1, plan.recipe.moment_images // WARMUP_BATCH),
+            batch_size=WARMUP_BATCH,
+            learning_rate=plan.recipe.moment_learning_rate,
+            warmup_steps=50,
+            ema_decay=0.995,
+            timesteps=UNIFORM,
+            flip=plan.recipe.flip,
+        ),
+        parameterisation=plan.checkpoint.predicts,
+        hardware=hardware,
+        activity="Learning from the noisy moments",
+        watcher=watcher,
+        state=folder / "warm-up.safetensors",
+    )
+
+
+def _descend(
+    plan: Plan,
+    network: DenoisingNetwork,
+    units: UnitImages,
+    purse: Purse,
+    folder: Path,
+    hardware: Hardware,
+    watcher: Watcher,
+) -> None:
+    """DP-SGD until the committed steps are charged."""
+    parameters = _trained(network)
+    state = TrainingState.start(parameters)
+    if not load_newest(state, folder):
+        save_state(state, folder)
+    optimiser = _adam(plan, state)
+    with workers(hardware) as pool:
+        gradient = _unit_gradient(plan, network, parameters, units, hardware)
+        size = parameter_count(network)
+
+        def sums(drawn: np.ndarray) -> Tensor:
+            return clipped_sum(
+                drawn, gradient, clip_norm=plan.mechanism.clip_norm, size=size, pool=pool
+            )
+
+        saved = time.monotonic()
+        steps = plan.mechanism.steps
+        while (left := purse.steps_left()) > 0:
+            noisy = private_step(
+                plan.mechanism,
+                present=units.present,
+                clipped_sum=sums,
+                commit=_reporting(purse.commit, watcher, steps - left, steps),
+            )
+            _update(plan, state, optimiser, noisy)
+            stopping = watcher.stop_requested()
+            if stopping or time.monotonic() - saved > SECONDS_BETWEEN_STATES:
+                save_state(state, folder)
+                saved = time.monotonic()
+            done = steps - left + 1
+            watcher.progress(
+                "Training with privacy", done, steps, epsilon=purse.epsilon()
+            )
+            if stopping and done < steps:
+                raise Stopped
+        save_state(state, folder)
+
+
+def _reporting(commit: Commit, watcher: Watcher, done: int, steps: int) -> Commit:
+    """The same commit; the caller hears that a step has begun."""
+
+    def reporting(charge: Charge) -> None:
+        commit(charge)
+        watcher.progress("Training with privacy", done, steps)
+
+    return reporting
+
+
+def _unit_gradient(
+    plan: Plan,
+    network: DenoisingNetwork,
+    parameters: list[Tensor],
+    units: UnitImages,
+    hardware: Hardware,
+) -> Callable[[int], list[Tensor]]:
+    """unit → gradient of its mean loss over its images and views."""
+    recipe, channels = plan.recipe, network.config.image_channels
+
+    def gradient(unit: int) -> list[Tensor]:
+        pixels, labels = units.draw(unit)
+        images = to_network(pixels).expand(-1, channels, -1, -1).to(hardware.device)
+        # Views need not be secret: a generator of their own, seeded afresh.
+        generator = torch.Generator(hardware.device)
+        generator.seed()
+        views = make_views(
+            images,
+            labels.to(hardware.device),
+            multiplicity=recipe.augmentation_multiplicity,
+            timesteps=recipe.timesteps,
+            flip=recipe.flip,
+            generator=generator,
+        )
+        total: list[Tensor] | None = None
+        for part in views.split(VIEWS_AT_ONCE):
+            share = len(part.clean) / len(views.clean)
+            loss = share * mean_loss(
+                network, part, plan.checkpoint.predicts, hardware.autocast()
+            )
+            gradients = list(torch.autograd.grad(loss, parameters))
+            if total is None:
+                total = gradients
+            else:
+                torch._foreach_add_(total, gradients)
+        assert total is not None
+        return total
+
+    return gradient
+
+
+def _adam(plan: Plan, state: TrainingState) -> torch.optim.Adam:
+    """Adam (Kingma & Ba 2015, algorithm 1) that works on the state's own tensors."""
+    optimiser = torch.optim.Adam(state.weights, lr=plan.recipe.learning_rate)
+    for weight, first, second in zip(
+        state.weights, state.first, state.second, strict=True
+    ):
+        optimiser.state[weight] = {
+            "step": torch.tensor(float(state.updates)),
+            "exp_avg": first,
+            "exp_avg_sq": second,
+        }
+    return optimiser
+
+
+def _update(
+    plan: Plan, state: TrainingState, optimiser: torch.optim.Adam, noisy: Tensor
+) -> None:
+    """Move the weights along the noisy gradient, then their average."""
+    parts = noisy.split([weight.numel() for weight in state.weights])
+    for weight, part in zip(state.weights, parts, strict=True):
+        weight.grad = part.view_as(weight)
+    rise = min(1.0, (state.updates + 1) / max(1, plan.recipe.warmup_steps))
+    optimiser.param_groups[0]["lr"] = plan.recipe.learning_rate * rise
+    optimiser.step()
+    optimiser.zero_grad(set_to_none=True)
+    ema.update(state.average, state.weights, state.updates, plan.recipe.ema_decay)
+    state.updates += 1
+
+
+def _trained(network: DenoisingNetwork) -> list[Tensor]:
+    return [p for p in network.parameters() if p.requires_grad]
+
+
+@torch.no_grad()
+def _fill(network: DenoisingNetwork, values: list[Tensor]) -> None:
+    for parameter, value in zip(_trained(network), values, strict=True):
+        parameter.copy_(value)
+
+
+def _save_model(
+    network: DenoisingNetwork, plan: Plan, folder: Path, updates: int
+) -> None:
+    (folder / WEIGHTS).unlink(missing_ok=True)
+    save_checkpoint(
+        network,
+        folder,
+        dtype=torch.float32,
+        name=f"fine-tuned-{plan.run}",
+        title="Privately fine-tuned",
+        description=plan.sentence(),
+        licence="for the custodian to choose",
+        pretraining_data=f"started from {plan.checkpoint.name}",
+        pretraining_licences=plan.checkpoint.licence,
+        parameterisation=plan.checkpoint.parameterisation,
+        steps=updates,
+        batch_size=plan.recipe.batch_size,
+        command="sfumato run",
+    )

@@ -1,0 +1,210 @@
+"""A project on disk: the custodian's wishes, and one folder per finished stage."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+from core.errors import UserError
+from core.files import explained, private_folder, read_json, write_atomically, write_json
+
+PROJECT_FILE = "project.toml"
+STAGES = ("dataset", "plan", "training", "samples", "utility", "release")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Project:
+    """The wishes of the custodian; None means: what the recipe says.
+
+    Attributes:
+        source: Folder of private images.
+        resolution: Working resolution, pixels per side.
+        declared_count: A public number, at least as many as there are training units.
+            Sampling rates and divisors come from it, never from the folder.
+        unit: "image" or "patient".
+        max_images_per_unit: Images of a patient looked at in one step.
+        checkpoint: Name in the catalogue, or a checkpoint folder.
+        overlap_answer: Could the checkpoint have been trained on these people: "no",
+            "unsure", "yes"; "" when not asked.
+        epsilon, delta, relation: The budget.
+        recipe: Name of a recipe, or a TOML file.
+        steps, batch_size, augmentation_multiplicity: Changes to the recipe.
+        images_per_class: Size of the synthetic data set.
+        title: Name of the release.
+        device: "auto", "cpu" or "cuda".
+    """
+
+    source: str = ""
+    resolution: int = 32
+    declared_count: int | None = None
+    unit: str = "image"
+    max_images_per_unit: int = 1
+    checkpoint: str = "starter"
+    overlap_answer: str = ""
+    epsilon: float = 10.0
+    delta: float = 1e-5
+    relation: str = "add_or_remove_one"
+    recipe: str = "starter"
+    steps: int | None = None
+    batch_size: int | None = None
+    augmentation_multiplicity: int | None = None
+    images_per_class: int | None = None
+    title: str = "Synthetic images"
+    device: str = "auto"
+
+    def changed(self, **changes: Any) -> Project:
+        """The same wishes with some fields replaced; a field of None is left alone."""
+        given = {name: value for name, value in changes.items() if value is not None}
+        return replace(self, **given)
+
+
+def parse_project(text: str, path: Path) -> Project:
+    """Read a project file.
+
+    Raises:
+        UserError: naming the line or the field that is wrong.
+    """
+    try:
+        content = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(
+            f"The project file {path} is not valid TOML ({error}): correct that line."
+        ) from None
+    defaults = {field.name: field.default for field in fields(Project)}
+    for name, value in content.items():
+        if name not in defaults:
+            known = ", ".join(defaults)
+            raise UserError(
+                f"The project file {path} has an unknown field {name!r}: "
+                f"use {known}."
+            )
+        wanted = _kind(defaults[name], name)
+        if isinstance(value, bool) or not isinstance(value, wanted):
+            raise UserError(
+                f"The field {name!r} in {path} has the wrong kind of value: {value!r}."
+            )
+    return Project(**content)
+
+
+def _kind(default: object, name: str) -> type | tuple[type, ...]:
+    if name in ("epsilon", "delta"):
+        return (int, float)
+    return int if default is None else type(default)
+
+
+class Workspace:
+    """An open project folder; one process at a time.
+
+    The folder is readable by its owner only. Stage results lie in sub-folders, and a
+    stage counts as finished when its folder holds `finished.json`.
+    """
+
+    def __init__(self, path: Path, lock: int | None) -> None:
+        self.path = path
+        self._lock = lock
+
+    @classmethod
+    def open(cls, path: Path) -> Workspace:
+        """Open or create a project folder.
+
+        Raises:
+            UserError: when the folder cannot be used, or another window or command
+                works in it.
+        """
+        path = path.expanduser().absolute()
+        if path.is_file():
+            raise UserError(f"{path} is a file: choose a folder for the project.")
+        private_folder(path)
+        return cls(path, _lock(path / ".lock"))
+
+    def close(self) -> None:
+        """Let others open it."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def __enter__(self) -> Workspace:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def project(self) -> Project | None:
+        """The saved wishes, None for a new folder."""
+        path = self.path / PROJECT_FILE
+        if not path.is_file():
+            return None
+        return parse_project(path.read_text(encoding="utf-8"), path)
+
+    def save_project(self, project: Project) -> None:
+        """Keep the wishes."""
+        import tomli_w
+
+        wishes = {k: v for k, v in asdict(project).items() if v is not None}
+        text = tomli_w.dumps(wishes)
+        write_atomically(
+            self.path / PROJECT_FILE, lambda file: file.write_text(text, "utf-8")
+        )
+
+    def folder(self, stage: str) -> Path:
+        """The folder of a stage, made if it is not there."""
+        assert stage in STAGES, stage
+        return private_folder(self.path / stage)
+
+    def finished(self, stage: str) -> bool:
+        """Whether the stage has a whole result."""
+        return (self.path / stage / "finished.json").is_file()
+
+    def finish(self, stage: str, result: dict) -> None:
+        """Mark a stage as finished, with its facts."""
+        write_json(self.folder(stage) / "finished.json", result)
+
+    def result(self, stage: str) -> dict:
+        """The facts of a finished stage.
+
+        Raises:
+            UserError: when it is not finished.
+        """
+        if not self.finished(stage):
+            raise UserError(
+                f"The stage {stage!r} of {self.path} is not finished: run it first."
+            )
+        return read_json(self.folder(stage) / "finished.json")
+
+
+def user_folder() -> Path:
+    """Where Sfumato keeps what outlives a project: the budget ledger.
+
+    `SFUMATO_HOME` moves it.
+    """
+    moved = os.environ.get("SFUMATO_HOME")
+    return Path(moved) if moved else platformdirs.user_data_path("sfumato")
+
+
+def _lock(path: Path) -> int | None:
+    """An exclusive lock that the operating system drops when the process ends."""
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise explained(error, path.parent) from error
+    try:
+        if os.name == "posix":
+            import fcntl
+
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        else:
+            import msvcrt
+
+            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+    except OSError:
+        os.close(handle)
+        raise UserError(
+            f"Another Sfumato window or command works in {path.parent}: close it first."
+        ) from None
+    return handle

@@ -1,0 +1,78 @@
+"""What the wizard knows without a window."""
+
+from __future__ import annotations
+
+import doctest
+
+import pytest
+
+from app import flow, words
+from app.flow import State
+from core.errors import UserError
+from core.events import Watcher
+from tests.app.fake_engine import with_project
+
+
+@pytest.mark.parametrize("module", [flow, words], ids=["flow", "words"])
+def test_examples_in_the_documentation_hold(module):
+    outcome = doctest.testmod(module)
+    assert outcome.attempted > 0
+    assert outcome.failed == 0
+
+
+@pytest.mark.parametrize("count", [1, 9, 10, 99, 100, 101, 999, 1001, 60_000, 302_436])
+def test_a_suggested_number_is_round_and_never_below_the_count(count):
+    suggested = flow.round_up(count)
+    assert suggested >= count
+    assert len(str(suggested).rstrip("0")) <= 2
+    assert suggested <= max(10, 1.1 * count + 10)
+
+
+@pytest.mark.parametrize("count", [2, 10, 100, 4_000, 60_000, 302_436])
+def test_the_default_delta_is_the_largest_power_of_ten_below_one_over_the_count(count):
+    delta = flow.default_delta(count)
+    assert delta < 1 / count <= 10 * delta
+
+
+def test_another_budget_drops_the_plan_that_was_made(engine, tmp_path):
+    opened = flow.start_sample(engine, tmp_path / "project", Watcher())
+    state = State(engine=engine)
+    state.adopt(opened)
+    state.plan = object()
+    state.change(epsilon=state.project.epsilon)
+    assert state.plan is not None
+    state.change(title="Another title", images_per_class=5)
+    assert state.plan is not None
+    state.change(epsilon=1.0)
+    assert state.plan is None
+
+
+def test_a_project_is_not_started_over_another(engine, tmp_path):
+    folder = tmp_path / "project"
+    with_project(engine, folder)
+    with pytest.raises(UserError, match="already holds a project"):
+        flow.start_project(engine, folder, tmp_path, Watcher())
+    with engine.open_workspace(folder) as workspace:
+        assert workspace.project is not None
+
+
+def test_a_failed_start_lets_go_of_the_folder(engine, tmp_path):
+    folder = tmp_path / "project"
+    with pytest.raises(UserError, match="no folder"):
+        flow.start_project(engine, folder, tmp_path / "nowhere", Watcher())
+    flow.start_sample(engine, folder, Watcher())
+
+
+def test_a_folder_without_a_project_cannot_be_continued(engine, tmp_path):
+    with pytest.raises(UserError, match="holds no Sfumato project"):
+        flow.continue_project(engine, tmp_path, Watcher())
+    with pytest.raises(UserError, match="no project folder"):
+        flow.continue_project(engine, tmp_path / "nowhere", Watcher())
+
+
+def test_findings_count_what_training_may_use(engine, tmp_path):
+    found = flow.start_sample(engine, tmp_path / "project", Watcher()).findings
+    assert found.train + found.held_out == 4_128
+    assert sum(train for _, train, _ in found.classes) == found.train
+    assert sum(held for _, _, held in found.classes) == found.held_out
+    assert found.patients is not None and found.largest_patient > 1

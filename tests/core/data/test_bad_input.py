@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import zipfile
+
+import pytest
+
+from core.data import inspect, load
+from core.errors import UserError
+from tests.core.data.fakes import class_folders, image
+
+
+def empty(root):
+    root.mkdir()
+
+
+def only_clutter(root):
+    root.mkdir()
+    (root / ".DS_Store").write_text("x")
+
+
+def only_files(root):
+    root.mkdir()
+    image(1).save(root / "a.png")
+
+
+def no_readable_image(root):
+    for name in ("a", "b"):
+        (root / name).mkdir(parents=True)
+        (root / name / "0.png").write_bytes(b"not an image")
+
+
+def no_image(root):
+    (root / "a").mkdir(parents=True)
+    (root / "a" / "0.txt").write_text("text")
+
+
+def one_class(root):
+    class_folders(root, {"only": 5})
+
+
+def single_image(root):
+    class_folders(root, {"a": 1})
+
+
+def one_class_unreadable(root):
+    class_folders(root, {"a": 5, "b": 5})
+    (root / "c").mkdir()
+    (root / "c" / "0.png").write_bytes(b"broken")
+
+
+def nothing_to_train_on(root):
+    class_folders(root / "test", {"a": 5, "b": 5})
+    (root / "train" / "a").mkdir(parents=True)
+
+
+def a_file(root):
+    root.write_text("hello")
+
+
+def an_archive(root):
+    with zipfile.ZipFile(root, "w") as archive:
+        archive.writestr("a/0.png", b"x")
+
+
+def nothing(root):
+    pass
+
+
+@pytest.mark.parametrize("door", [inspect, load])
+@pytest.mark.parametrize(
+    ("make", "words", "remedy"),
+    [
+        (nothing, "does not exist", "check the path"),
+        (a_file, "is a file", "choose the folder"),
+        (an_archive, "is a zip archive", "unpack it"),
+        (empty, "is empty", "choose the folder"),
+        (only_clutter, "is empty", "choose the folder"),
+        (only_files, "no class folder", "move the images into one folder per class"),
+        (no_image, "No readable image was found", "choose a folder"),
+        (no_readable_image, "No readable image was found", "choose a folder"),
+        (one_class, "one class (only)", "add a second class"),
+        (single_image, "a single image", "many images of each class"),
+        (one_class_unreadable, "class c has no readable image", "repair its files"),
+        (nothing_to_train_on, "No image is left to train on", "add images"),
+    ],
+)
+def test_one_clear_sentence(tmp_path, door, make, words, remedy):
+    root = tmp_path / "data"
+    make(root)
+    with pytest.raises(UserError) as caught:
+        door(root) if door is inspect else door(root, tmp_path / "cache")
+    sentence = str(caught.value)
+    assert words in sentence
+    assert remedy in sentence
+    assert sentence.endswith(".")
+    assert "\n" not in sentence
+
+
+@pytest.mark.parametrize("resolution", [0, -3, 7, 100_000])
+def test_resolutions_out_of_range(tmp_path, resolution):
+    with pytest.raises(UserError, match=f"resolution of {resolution} pixels"):
+        inspect(class_folders(tmp_path / "d"), resolution)
+
+
+def test_empty_classes_and_loose_images_are_listed(tmp_path):
+    root = class_folders(tmp_path / "d")
+    (root / "unused").mkdir()
+    image(1).save(root / "loose.png")
+    found = inspect(root)
+    assert set(found.counts) == {"benign", "malignant"}
+    assert {(p.path, p.kind) for p in found.problems} == {
+        ("unused", "empty class"),
+        ("loose.png", "no class"),
+    }
+
+
+def test_an_inspection_is_plain_json(tmp_path):
+    root = class_folders(tmp_path / "d")
+    (root / "benign" / "bad.png").write_bytes(b"bad")
+    facts = json.loads(json.dumps(inspect(root).to_json()))
+    assert facts["total"] == 12
+    assert facts["format_name"] == "class folders"
+    assert facts["groups"] is None
+    assert facts["sizes"] == {"40×40": 12}
+    assert facts["modes"] == {"RGB": 12}
+    assert facts["problems"][0]["path"] == "benign/bad.png"
+    assert sum(facts["counts"]["benign"].values()) == 6
+
+
+def test_the_data_room_imports_no_torch():
+    code = "import sys, core.data, core.data.phantom; print('torch' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "False"

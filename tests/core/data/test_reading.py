@@ -1,0 +1,243 @@
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from core.data import inspect, load, reading
+from core.data.dataset import Problem
+from core.data.reading import Picture, read_image
+from tests.core.data.fakes import class_folders, idx_pair, image
+
+
+def read(root, name, resolution=32, channels=3):
+    return read_image(root.resolve(), name, resolution, channels)
+
+
+def problem(root, name):
+    outcome = read(root, name)
+    assert isinstance(outcome, Problem)
+    assert outcome.path == name
+    return outcome
+
+
+@pytest.mark.parametrize(
+    ("mode", "name"),
+    [
+        ("1", "a.png"),
+        ("L", "a.png"),
+        ("LA", "a.png"),
+        ("P", "a.png"),
+        ("RGB", "a.bmp"),
+        ("RGB", "a.jpg"),
+        ("L", "a.jpg"),
+        ("CMYK", "a.jpg"),
+        ("RGBA", "a.png"),
+        ("RGBA", "a.tif"),
+        ("CMYK", "a.tif"),
+        ("YCbCr", "a.tif"),
+    ],
+)
+def test_every_common_mode_becomes_rgb(tmp_path, mode, name):
+    image(1, (64, 48), mode).save(tmp_path / name)
+    outcome = read(tmp_path, name)
+    assert isinstance(outcome, Picture)
+    assert outcome.pixels.shape == (32, 32, 3)
+    assert outcome.pixels.dtype == np.uint8
+    assert (outcome.width, outcome.height) == (64, 48)
+    assert outcome.mode == mode
+
+
+def test_sixteen_bits_are_scaled_by_their_public_range(tmp_path):
+    wide = np.zeros((32, 32), np.uint16)
+    wide[:, 8:16], wide[:, 16:] = 257 * 100, 65535
+    Image.fromarray(wide).save(tmp_path / "a.png")
+    row = read(tmp_path, "a.png", channels=1).pixels[0, :, 0]
+    assert row.tolist() == [0] * 8 + [100] * 8 + [255] * 16
+
+
+def test_floats_have_no_public_range(tmp_path):
+    Image.fromarray(np.ones((32, 32), np.float32)).save(tmp_path / "a.tif")
+    assert problem(tmp_path, "a.tif").kind == "unsupported mode"
+
+
+def test_transparency_is_dropped(tmp_path):
+    Image.new("RGBA", (40, 40), (200, 100, 50, 0)).save(tmp_path / "a.png")
+    assert read(tmp_path, "a.png").pixels[0, 0].tolist() == [200, 100, 50]
+
+
+def test_shrinking_averages_areas(tmp_path):
+    picture = image(3, (96, 96))
+    picture.save(tmp_path / "a.png")
+    blocks = np.asarray(picture, float).reshape(32, 3, 32, 3, 3).mean((1, 3))
+    # Pillow averages along one axis after the other and rounds both times.
+    assert np.abs(read(tmp_path, "a.png").pixels - blocks).max() < 1.0
+
+
+def test_the_central_square_is_kept(tmp_path):
+    wide = np.zeros((32, 96, 3), np.uint8)
+    wide[:, 32:64] = 200
+    Image.fromarray(wide).save(tmp_path / "a.png")
+    assert (read(tmp_path, "a.png").pixels == 200).all()
+
+
+def test_small_files_are_enlarged_not_padded(tmp_path):
+    Image.new("RGB", (30, 30), (90, 90, 90)).save(tmp_path / "a.png")
+    assert (read(tmp_path, "a.png").pixels == 90).all()
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.tif", "a.png"])
+def test_orientation_is_applied_once(tmp_path, name):
+    upright = np.zeros((40, 60, 3), np.uint8)
+    upright[:20] = 250  # light above
+    exif = Image.Exif()
+    exif[0x0112] = 6  # stored turned: rotate by 270 degrees to show it
+    stored = Image.fromarray(upright).transpose(Image.Transpose.ROTATE_90)
+    stored.save(tmp_path / name, exif=exif)
+    outcome = read(tmp_path, name)
+    assert (outcome.width, outcome.height) == (60, 40)
+    assert outcome.pixels[:12].min() > 200
+    assert outcome.pixels[20:].max() < 50
+
+
+@pytest.mark.parametrize("content", [b"", b"no image at all", b"\x89PNG\r\n\x1a\n"])
+def test_what_is_no_image_is_a_problem(tmp_path, content):
+    (tmp_path / "a.png").write_bytes(content)
+    assert problem(tmp_path, "a.png").kind in ("empty file", "cannot be decoded")
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.tif", "a.bmp"])
+def test_truncated_images_are_problems(tmp_path, name):
+    image(1, (200, 200)).save(tmp_path / name)
+    content = (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(content[: len(content) // 2])
+    assert problem(tmp_path, name).kind == "cannot be decoded"
+
+
+@pytest.mark.parametrize("form", ["GIF", "PPM", "WEBP", "EPS", "ICO"])
+def test_other_decoders_are_never_tried(tmp_path, form):
+    image(1).save(tmp_path / "a.png", format=form)
+    assert problem(tmp_path, "a.png").kind == "cannot be decoded"
+
+
+def test_content_counts_and_not_the_ending(tmp_path):
+    image(1).save(tmp_path / "a.png", format="BMP")
+    assert isinstance(read(tmp_path, "a.png"), Picture)
+
+
+def _png_that_claims(width, height):
+    def chunk(kind, data):
+        check = zlib.crc32(kind + data)
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", check)
+
+    start = struct.pack(">2I5B", width, height, 8, 2, 0, 0, 0)
+    body = chunk(b"IDAT", zlib.compress(b"\0" * 1000))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", start) + body + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("side", [8001, 10_000, 60_000])
+def test_decompression_bombs_are_problems(tmp_path, side):
+    root = class_folders(tmp_path / "d")
+    (root / "benign" / "bomb.png").write_bytes(_png_that_claims(side, side))
+    found = inspect(root)
+    assert [(p.path, p.kind) for p in found.problems] == [
+        ("benign/bomb.png", "too many pixels")
+    ]
+
+
+def test_several_frames_are_a_problem(tmp_path):
+    image(1).save(tmp_path / "a.tif", save_all=True, append_images=[image(2), image(3)])
+    assert problem(tmp_path, "a.tif").kind == "several frames"
+
+
+def test_large_files_are_not_read(tmp_path, monkeypatch):
+    image(1).save(tmp_path / "a.bmp")
+    with pytest.raises(reading._Refused) as caught:
+        reading.read_bytes(tmp_path.resolve(), "a.bmp", limit=1000)
+    assert caught.value.kind == "too large"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_does_not_block_the_run(tmp_path):
+    root = class_folders(tmp_path / "d")
+    os.mkfifo(root / "benign" / "pipe.png")
+    assert [p.kind for p in inspect(root).problems] == ["not a file"]
+    assert problem(root, "benign/pipe.png").kind == "not a file"
+
+
+def test_links_out_of_the_folder_are_listed_and_not_followed(tmp_path):
+    outside = class_folders(tmp_path / "outside", {"secret": 3})
+    root = class_folders(tmp_path / "d")
+    (root / "benign" / "file.png").symlink_to(outside / "secret" / "0.png")
+    (root / "benign" / "folder").symlink_to(outside / "secret")
+    (root / "third").symlink_to(outside / "secret")
+    (root / "benign" / "loop").symlink_to(root)
+    found = inspect(root)
+    assert found.total == 12
+    assert sorted(p.path for p in found.problems) == [
+        "benign/file.png",
+        "benign/folder",
+        "benign/loop",
+        "third",
+    ]
+    assert {p.kind for p in found.problems} == {"link"}
+    assert problem(root, "benign/file.png").kind == "link"
+    assert problem(root, "third/1.png").kind == "link"
+
+
+def test_links_within_the_folder_are_read(tmp_path):
+    root = class_folders(tmp_path / "d")
+    (root / "benign" / "again.png").symlink_to(root / "benign" / "0.png")
+    assert inspect(root).total == 13
+
+
+def test_one_corrupt_file_among_many_is_listed_and_left_out(tmp_path):
+    root = class_folders(tmp_path / "d", {"a": 150, "b": 150})
+    (root / "a" / "77.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
+    (root / "b" / "notes.txt").write_text("hello")
+    dataset = load(root, tmp_path / "cache")
+    assert len(dataset) == 299
+    assert np.bincount(dataset.labels).tolist() == [149, 150]
+    assert sorted((p.path, p.kind) for p in dataset.problems) == [
+        ("a/77.png", "cannot be decoded"),
+        ("b/notes.txt", "other file"),
+    ]
+    # The columns stay in step with the pixels after the file that was left out.
+    last = np.asarray(Image.open(root / "b" / "149.png").resize((32, 32), 4))
+    assert np.array_equal(dataset.images[-1], last)
+
+
+@pytest.mark.parametrize(
+    ("modes", "colour"),
+    [(("L", "L"), False), (("1", "L"), False), (("L", "RGB"), True)],
+)
+def test_colour_follows_the_headers(tmp_path, modes, colour):
+    root = class_folders(tmp_path / "d", {"a": 4}, mode=modes[0])
+    class_folders(root, {"b": 4}, mode=modes[1])
+    assert inspect(root).colour is colour
+    dataset = load(root, tmp_path / "cache")
+    assert dataset.images.shape[3] == (3 if colour else 1)
+
+
+def test_grey_pixels_in_colour_files_stay_colour(tmp_path):
+    root = tmp_path / "d"
+    for name in ("a", "b"):
+        (root / name).mkdir(parents=True)
+        for number in range(3):
+            image(number, mode="L").convert("RGB").save(root / name / f"{number}.png")
+    assert inspect(root).colour
+
+
+def test_mixed_sizes_are_counted(tmp_path):
+    root = class_folders(tmp_path / "d")
+    image(50, (100, 60)).save(root / "benign" / "wide.png")
+    assert inspect(root).sizes == {"40×40": 12, "100×60": 1}
+
+
+def test_idx_is_grey(tmp_path):
+    idx_pair(tmp_path / "d", "train", 20)
+    assert inspect(tmp_path / "d").colour is False
