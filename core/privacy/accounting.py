@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import dp_accounting
+import scipy.optimize
 from dp_accounting import NeighboringRelation
 from dp_accounting.pld import PLDAccountant
 
@@ -115,34 +116,43 @@ def calibrate(
         UserError: when no noise multiplier up to 3,000 keeps within the target.
     """
 
-    def excess(noise: float) -> float:
-        return epsilon(charges_at(noise), delta, relation, COARSE) - target
+    def excess(logarithm: float) -> float:
+        """log(ε / target) at this log noise: nearly a straight line."""
+        charges = charges_at(math.exp(logarithm))
+        found = epsilon(charges, delta, relation, COARSE)
+        return math.log(max(found, 1e-12) / target)
 
-    noise = _bracketed_root(excess)
+    noise = math.exp(_root(excess))
     while epsilon(charges_at(noise), delta, relation, FINE) > target:
         # PRIVACY: what is returned keeps the target at the claimed discretisation.
         noise *= 1.001
     return noise
 
 
-def _bracketed_root(excess: Callable[[float], float]) -> float:
-    """A noise multiplier at most 0.1 % above the point where `excess` crosses zero.
+def _root(excess: Callable[[float], float]) -> float:
+    """Where the falling function `excess` of the log noise crosses zero, to 0.05 %.
 
-    ε falls roughly as a power of the noise, so the bracket is narrowed in logarithms.
+    The bracket is walked to from above, because small noise is slow to evaluate.
     """
-    low = high = 2.0
-    while excess(high) > 0:
-        low, high = high, high * 2
-        if high > LARGEST_NOISE:
+    smallest, largest = math.log(SMALLEST_NOISE), math.log(LARGEST_NOISE)
+    known: dict[float, float] = {}
+
+    def remembered(at: float) -> float:
+        if at not in known:
+            known[at] = excess(at)
+        return known[at]
+
+    high = math.log(2.0)
+    while remembered(high) > 0:
+        high += math.log(2)
+        if high > largest:
             raise UserError(
                 "No amount of noise keeps within this epsilon: raise epsilon, or use "
                 "fewer steps or a smaller batch."
             )
-    while low == high or excess(low) <= 0:
-        if low <= SMALLEST_NOISE:
-            return SMALLEST_NOISE
-        high, low = low, max(low / 1.6, SMALLEST_NOISE)
-    while high / low > 1.001:
-        middle = math.sqrt(low * high)
-        low, high = (middle, high) if excess(middle) > 0 else (low, middle)
-    return high
+    low = high
+    while remembered(low) <= 0:
+        if low <= smallest:
+            return smallest
+        high, low = low, max(low - math.log(1.7), smallest)
+    return float(scipy.optimize.brentq(remembered, low, high, xtol=5e-4, rtol=1e-6))
