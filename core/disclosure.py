@@ -134,11 +134,22 @@ def audit_facts(
             "guidance": "none",
         },
         network=(
-            f"U-Net of {trainable_parameters:,} parameters, predicts "
-            f"{plan.checkpoint.parameterisation}"
+            "Built to run without a network: no feature sends or fetches anything. "
+            "Connections were not monitored."
         ),
-        stopping_rule=f"fixed: {mechanism.steps} committed steps",
         hyperparameter_tuning="none on these data by this run; recipe fixed beforehand",
+        operator_views=(
+            "thumbnails and counts of the private images, at the choice of the operator",
+            "accuracies measured on private images after training",
+        ),
+        near_duplicate_policy=(
+            "Near-duplicates were not searched for: each counts as a unit of its own "
+            "unless the grouping column joins them."
+        ),
+        storage=(
+            "Project folder and ledger are readable by their owner only; the cache of "
+            "decoded images is not encrypted."
+        ),
         label_source="declared by the custodian with the data set",
         class_names=plan.class_names,
         images_per_class=recipe.images_per_class,

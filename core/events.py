@@ -46,9 +46,7 @@ class Watcher:
     report: Callable[[Progress], None] = _ignore
     stop_requested: Callable[[], bool] = _never
 
-    def progress(
-        self, activity: str, done: int, total: int, **figures: float
-    ) -> None:
+    def progress(self, activity: str, done: int, total: int, **figures: float) -> None:
         """Report that `done` of `total` units of `activity` are finished."""
         self.report(
             Progress(activity=activity, done=done, total=total, figures=figures)

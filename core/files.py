@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -90,6 +91,24 @@ def read_json(path: Path) -> dict:
     return content
 
 
+def require_space(folder: Path, needed: int) -> None:
+    """Refuse to begin what the disk cannot hold.
+
+    Args:
+        needed: Bytes.
+
+    Raises:
+        UserError: when less is free where `folder` lies.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise UserError(
+            f"The disk that holds {folder} has {free / 1e6:,.0f} MB free and "
+            f"{needed / 1e6:,.0f} MB are needed: free some space first; nothing was "
+            "spent."
+        )
+
+
 def sha256(path: Path) -> str:
     """The SHA-256 of a file, in lower-case hexadecimal."""
     with open(path, "rb") as file:
@@ -100,7 +119,9 @@ def explained(error: OSError, path: Path) -> UserError:
     """The same error in the custodian's words, with the remedy."""
     match error.errno:
         case errno.ENOSPC | errno.EDQUOT:
-            remedy = "the disk is full: free some space and start again; nothing is lost"
+            remedy = (
+                "the disk is full: free some space and start again; nothing is lost"
+            )
         case errno.EROFS | errno.EACCES | errno.EPERM:
             remedy = "it may not be written or read: choose a folder that is yours"
         case errno.ENOENT:

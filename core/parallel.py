@@ -73,9 +73,7 @@ def choose_hardware(device: str = "auto") -> Hardware:
         device=torch.device("cpu"),
         # Emulated bfloat16 is slower than float32, so it is used only where the
         # processor has instructions for it.
-        precision=torch.bfloat16
-        if "avx512_bf16" in _cpu_flags()
-        else torch.float32,
+        precision=torch.bfloat16 if "avx512_bf16" in _cpu_flags() else torch.float32,
         threads=len(os.sched_getaffinity(0))
         if hasattr(os, "sched_getaffinity")
         else (os.cpu_count() or 1),

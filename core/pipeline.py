@@ -24,7 +24,7 @@ from core.errors import UserError
 from core.evaluation import report
 from core.evaluation.report import UtilityReport
 from core.events import Watcher
-from core.files import private_folder, read_json, write_json
+from core.files import private_folder, read_json, require_space, write_json
 from core.privacy.accounting import Charge, epsilon
 from core.privacy.ledger import Ledger
 from core.release import Release, export_release
@@ -86,9 +86,7 @@ def make_plan(
         run=uuid.uuid4().hex,
         class_names=dataset.class_names,
         image_channels=dataset.images.shape[3],
-        units_present=group_units(
-            dataset, planning.read_budget(project).unit
-        ).present,
+        units_present=group_units(dataset, planning.read_budget(project).unit).present,
     )
     for stage in _AFTER_PLAN:
         shutil.rmtree(workspace.path / stage, ignore_errors=True)
@@ -106,6 +104,7 @@ def fine_tune(
     if workspace.finished("training"):
         facts = workspace.result("training")
         return FineTuned(folder=folder / MODEL, **facts)
+    require_space(folder, _bytes_needed(plan))
     with _ledger(workspace) as ledger:
         tuned = trainer.fine_tune(
             plan, dataset, folder, ledger, device=_device(workspace), watcher=watcher
@@ -172,9 +171,7 @@ def export(
     facts = audit_facts(
         plan,
         project,
-        trainable_parameters=read_card(
-            workspace.path / "training" / MODEL
-        ).parameters,
+        trainable_parameters=read_card(workspace.path / "training" / MODEL).parameters,
         updates=training["updates"],
         steps_charged=training["steps_charged"],
         epsilon_charged=charged,
@@ -244,6 +241,14 @@ def _epsilon(plan: Plan, charges: tuple[Charge, ...]) -> float:
 def _synthetic(workspace: Workspace, plan: Plan) -> SyntheticSet:
     per_class = workspace.result("samples")["per_class"]
     return sampling.locate(workspace.path / "samples", plan.class_names, per_class)
+
+
+def _bytes_needed(plan: Plan) -> int:
+    """Three training states of four single-precision copies, and the images twice."""
+    states = 3 * 4 * 4 * plan.checkpoint.parameters
+    pixels = plan.resolution**2 * plan.image_channels
+    images = plan.recipe.images_per_class * len(plan.class_names)
+    return states + 2 * images * max(pixels, 4096)
 
 
 def _device(workspace: Workspace) -> str:

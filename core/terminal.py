@@ -64,7 +64,9 @@ def watching() -> Iterator[Watcher]:
         asked.append(True)
         print("\nStopping at the next safe point ...", file=sys.stderr)
 
-    before = {name: signal.signal(name, ask) for name in (signal.SIGINT, signal.SIGTERM)}
+    before = {
+        name: signal.signal(name, ask) for name in (signal.SIGINT, signal.SIGTERM)
+    }
     try:
         yield Watcher(report=bars.report, stop_requested=lambda: bool(asked))
     finally:

@@ -11,7 +11,13 @@ from typing import Any
 import platformdirs
 
 from core.errors import UserError
-from core.files import explained, private_folder, read_json, write_atomically, write_json
+from core.files import (
+    explained,
+    private_folder,
+    read_json,
+    write_atomically,
+    write_json,
+)
 
 PROJECT_FILE = "project.toml"
 STAGES = ("dataset", "plan", "training", "samples", "utility", "release")
@@ -80,8 +86,7 @@ def parse_project(text: str, path: Path) -> Project:
         if name not in defaults:
             known = ", ".join(defaults)
             raise UserError(
-                f"The project file {path} has an unknown field {name!r}: "
-                f"use {known}."
+                f"The project file {path} has an unknown field {name!r}: use {known}."
             )
         wanted = _kind(defaults[name], name)
         if isinstance(value, bool) or not isinstance(value, wanted):

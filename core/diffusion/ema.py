@@ -15,7 +15,9 @@ def decay_at(step: int, decay: float) -> float:
 
 
 @torch.no_grad()
-def update(average: list[Tensor], weights: list[Tensor], step: int, decay: float) -> None:
+def update(
+    average: list[Tensor], weights: list[Tensor], step: int, decay: float
+) -> None:
     """Move `average` towards `weights`, in place; `step` counts logical steps from 0."""
     share = 1 - decay_at(step, decay)
     torch._foreach_lerp_(average, weights, share)

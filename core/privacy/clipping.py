@@ -14,6 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+LONGEST = 1e30
+"""A gradient more than so many times longer than the clip norm contributes nothing:
+the factor that shortens it would round to a subnormal number."""
+
 UnitGradient = Callable[[int], Sequence[Tensor]]
 """unit → gradient of the mean loss over its views, one tensor per parameter."""
 
@@ -32,15 +36,19 @@ def clip(gradient: Sequence[Tensor], clip_norm: float) -> Tensor:
     """One unit's gradient as a vector of norm at most `clip_norm`.
 
     Guarantee: for any input whatever, the result has L2 norm ≤ clip_norm·(1 + 1e-6);
-    a gradient that is not finite, or whose norm is not, contributes exactly zero.
+    a gradient that is not finite, or too long to be shortened, contributes exactly zero.
 
     Returns:
         float32 [d].
     """
-    vector = torch.cat([part.detach().reshape(-1).float() for part in gradient])
-    norm = torch.linalg.vector_norm(vector)
+    parts = [part.detach() for part in gradient]
+    # PRIVACY: a single-precision norm of a million numbers can come out 7e-4 too small,
+    # and the vector that much too long.
+    norms = torch._foreach_norm(parts, 2, dtype=torch.float64)
+    norm = torch.linalg.vector_norm(torch.stack(norms))
+    vector = torch.cat([part.reshape(-1).float() for part in parts])
     # PRIVACY: one bad image must not turn every weight into NaN, which would show it.
-    if not torch.isfinite(norm):
+    if not norm <= LONGEST * clip_norm:
         return torch.zeros_like(vector)
     # PRIVACY: the sensitivity of the sum; the factor never exceeds 1.
     return vector.mul_(torch.clamp(clip_norm / norm, max=1.0))

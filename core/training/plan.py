@@ -230,9 +230,7 @@ def make_plan(
             f"The folder holds more training {project.unit}s than the declared "
             f"{project.declared_count:,}: declare a larger public number."
         )
-    mechanism, moments = bind(
-        budget, project.declared_count, recipe, len(class_names)
-    )
+    mechanism, moments = bind(budget, project.declared_count, recipe, len(class_names))
     return Plan(
         run=run,
         budget=budget,
@@ -244,9 +242,7 @@ def make_plan(
         resolution=project.resolution,
         mechanism=mechanism,
         moments=moments,
-        epsilon=epsilon(
-            _charges(mechanism, moments), budget.delta, budget.relation
-        ),
+        epsilon=epsilon(_charges(mechanism, moments), budget.delta, budget.relation),
     )
 
 

@@ -107,6 +107,7 @@ def _warnings(project: Project, steps: int) -> tuple[str, ...]:
             "less: choose the patient as the unit when you know who is who."
         )
     if steps < 20:
-        found.append(f"{steps} steps are few: the images may stay close to public ones.")
+        found.append(
+            f"{steps} steps are few: the images may stay close to public ones."
+        )
     return tuple(found)
-

@@ -153,9 +153,9 @@ def _start(
     """The public network with the private classes, warmed up on noisy moments."""
     public = load_checkpoint(plan.checkpoint.folder)
     seeded = torch.Generator().manual_seed(0)
-    network = adapt_classes(
-        public.network, len(plan.class_names), generator=seeded
-    ).to(hardware.device)
+    network = adapt_classes(public.network, len(plan.class_names), generator=seeded).to(
+        hardware.device
+    )
     if any(folder.glob("state-*.safetensors")):
         return network
     moments = _moments(plan, units, purse, folder, watcher)
@@ -173,9 +173,7 @@ def _moments(
     # PRIVACY: a release that was begun is paid for; it is never made twice.
     if plan.moments is None or purse.moments_charged():
         return None
-    moments = release_moments(
-        plan.moments, units, commit=purse.commit, watcher=watcher
-    )
+    moments = release_moments(plan.moments, units, commit=purse.commit, watcher=watcher)
     save_moments(moments, path)
     return moments
 
@@ -237,7 +235,11 @@ def _descend(
 
         def sums(drawn: np.ndarray) -> Tensor:
             return clipped_sum(
-                drawn, gradient, clip_norm=plan.mechanism.clip_norm, size=size, pool=pool
+                drawn,
+                gradient,
+                clip_norm=plan.mechanism.clip_norm,
+                size=size,
+                pool=pool,
             )
 
         saved = time.monotonic()
