@@ -139,7 +139,7 @@ def audit_facts(
         ),
         hyperparameter_tuning="none on these data by this run; recipe fixed beforehand",
         operator_views=(
-            "thumbnails and counts of the private images, at the choice of the operator",
+            "counts and problems of the private images, at the operator's choice",
             "accuracies measured on private images after training",
         ),
         near_duplicate_policy=(

@@ -53,6 +53,6 @@ class Watcher:
         )
 
     def stop_if_requested(self) -> None:
-        """Raise `Stopped` when the caller asked to stop. Call it at safe points only."""
+        """Raise `Stopped` when the caller asked to. Call it at safe points only."""
         if self.stop_requested():
             raise Stopped

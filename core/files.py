@@ -1,4 +1,4 @@
-"""Writing files so that a crash, a full disk or a power cut never leaves half of one."""
+"""Writing files so that no crash, full disk or power cut leaves half of one."""
 
 from __future__ import annotations
 
@@ -83,8 +83,8 @@ def read_json(path: Path) -> dict:
         raise explained(error, path) from error
     except ValueError:
         raise UserError(
-            f"The file {path} is damaged (not valid JSON): restore it from a backup, or "
-            "delete its folder to repeat that stage."
+            f"The file {path} is damaged (not valid JSON): restore it from a backup, "
+            "or delete its folder to repeat that stage."
         ) from None
     if not isinstance(content, dict):
         raise UserError(f"The file {path} is not what Sfumato wrote there: restore it.")

@@ -1,10 +1,10 @@
 """The images the starter checkpoint learns from: procedural, or in the public domain.
 
-Twenty kinds of small picture, drawn by rule: glyphs of free fonts, shaded silhouettes,
-dead leaves, textures, discs on a tinted ground, and crops of photographs that are in the
-public domain and ship with scikit-image. No private image comes near. Some kinds are
-chosen because clinical and benchmark pictures are made of the same stuff: dark ground,
-round cells, fibres, one object in the middle.
+Twenty-one kinds of small picture, drawn by rule: glyphs of free fonts, shaded
+silhouettes, dead leaves, textures, discs on a tinted ground, and crops of photographs
+that are in the public domain and ship with scikit-image. No private image comes near.
+Some kinds are chosen because clinical and benchmark pictures are made of the same
+stuff: dark ground, round cells, fibres, one object in the middle.
 """
 
 from __future__ import annotations

@@ -85,7 +85,7 @@ def load_weights(network: DenoisingNetwork, path: Path) -> None:
     expected = network.state_dict()
     try:
         with safe_open(path, framework="pt") as file:
-            shapes = {k: tuple(file.get_slice(k).get_shape()) for k in file.keys()}  # noqa: SIM118
+            shapes = {k: tuple(file.get_slice(k).get_shape()) for k in file.keys()}
             if shapes != {name: tuple(t.shape) for name, t in expected.items()}:
                 raise UserError(
                     f"The weights in {path.parent} belong to another architecture than "

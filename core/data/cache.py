@@ -20,7 +20,7 @@ import numpy as np
 
 from core.data.dataset import ImageDataset, Problem
 from core.data.formats import Index
-from core.data.reading import Picture, stamp
+from core.data.reading import Picture
 from core.data.records import Records, read_records
 from core.events import Watcher
 from core.files import explained, private_folder, sha256, sync_folder
@@ -65,7 +65,10 @@ def open_or_prepare(
 
 
 def _key(index: Index, resolution: int) -> str:
-    """Hex digest of all that the cache depends on, without reading an image."""
+    """Hex digest of all that the cache depends on, without reading an image.
+
+    Tables and labels are read anew each time and are in it as the columns they gave.
+    """
     digest = hashlib.sha256()
     digest.update(f"{_VERSION} {resolution} {index.format_name}\n".encode())
     digest.update(repr(index.class_names).encode())
@@ -73,8 +76,6 @@ def _key(index: Index, resolution: int) -> str:
     digest.update(repr(index.groups).encode("utf-8", "surrogateescape"))
     if index.official_splits is not None:
         digest.update(index.official_splits.tobytes())
-    for file in index.facts:
-        digest.update(stamp(file.parent, file.name))
     digest.update(repr(index.problems).encode("utf-8", "surrogateescape"))
     digest.update(index.images.signature().encode())
     return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""The exponential moving average of the weights, which is what samples are drawn from."""
+"""The moving average of the weights, which is what samples are drawn from."""
 
 from __future__ import annotations
 
@@ -18,6 +18,6 @@ def decay_at(step: int, decay: float) -> float:
 def update(
     average: list[Tensor], weights: list[Tensor], step: int, decay: float
 ) -> None:
-    """Move `average` towards `weights`, in place; `step` counts logical steps from 0."""
+    """Move `average` towards `weights`, in place; `step` counts updates from 0."""
     share = 1 - decay_at(step, decay)
     torch._foreach_lerp_(average, weights, share)

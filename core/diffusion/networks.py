@@ -65,7 +65,7 @@ class NetworkConfig:
         except TypeError as error:
             raise UserError(
                 "The checkpoint's config.json describes another architecture than "
-                f"Sfumato's ({error}): choose a checkpoint that Sfumato made or imported."
+                f"Sfumato's ({error}): choose one that Sfumato made or imported."
             ) from None
         _check(config)
         return config

@@ -1,8 +1,8 @@
-"""Views: the (timestep, noise, flip) copies of an image that one gradient averages over.
+"""Views: the (timestep, noise, flip) copies of an image that a gradient averages over.
 
 Augmentation multiplicity (Ghalebikesabi et al. 2023, sec. 4; noise multiplicity in
-Dockhorn et al. 2022): a unit's gradient is the gradient of the mean loss over its views,
-so that only the unit, not the view, costs privacy.
+Dockhorn et al. 2022): a unit's gradient is the gradient of the mean loss over its
+views, so that only the unit, not the view, costs privacy.
 """
 
 from __future__ import annotations

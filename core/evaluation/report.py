@@ -84,8 +84,8 @@ def evaluate(
     tests = _held_out(dataset)
     if len(tests) == 0:
         raise UserError(
-            "The data set has no held-out images to test on: add a test folder, or more "
-            "images."
+            "The data set has no held-out images to test on: add a test folder, or "
+            "more images."
         )
     hardware = choose_hardware(device)
     held_out, answers = dataset.images[tests], dataset.labels[tests]

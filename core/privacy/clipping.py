@@ -36,7 +36,8 @@ def clip(gradient: Sequence[Tensor], clip_norm: float) -> Tensor:
     """One unit's gradient as a vector of norm at most `clip_norm`.
 
     Guarantee: for any input whatever, the result has L2 norm ≤ clip_norm·(1 + 1e-6);
-    a gradient that is not finite, or too long to be shortened, contributes exactly zero.
+    a gradient that is not finite, or too long to be shortened, contributes exactly
+    zero.
 
     Returns:
         float32 [d].

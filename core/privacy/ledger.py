@@ -144,7 +144,7 @@ class Ledger:
     def charged(
         self, dataset: str, terms: str, run: str | None = None
     ) -> tuple[Charge, ...]:
-        """Everything charged on these terms, equal charges added up; of one run, or all.
+        """All that was charged on these terms, by one run or all; equal charges added.
 
         Never the trainer's own count: what is claimed comes from these rows.
         """
@@ -183,8 +183,9 @@ class Ledger:
             )  # fmt: skip
             if entry.previous != previous or entry.hash != _digest(row):
                 raise UserError(
-                    f"The budget ledger {self.path} was edited (row {entry.id} does not "
-                    "match its hash): restore it from a backup before you spend more."
+                    f"The budget ledger {self.path} was edited (row {entry.id} does "
+                    "not match its hash): restore it from a backup before you spend "
+                    "more."
                 )
             previous = entry.hash
 

@@ -76,7 +76,7 @@ class Mechanism:
         clip_norm: float,
         steps: int,
     ) -> Mechanism:
-        """Expected batch `batch_size`, capped at mean + 6 sd, divided by `batch_size`."""
+        """Expected batch `batch_size`, also the divisor; capped at mean + 6 sd."""
         probability = batch_size / population
         if not 0 < probability < 1:
             raise UserError(

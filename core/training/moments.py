@@ -45,6 +45,8 @@ class MomentRelease:
             released mean.
         means_noise, squares_noise: Noise multipliers of the two sums.
         noise_edge: Eigenvalues below this multiple of the noise's edge are dropped.
+        residual: Whether the variance that was dropped comes back frequency by
+            frequency, independent of one another: right for textures.
     """
 
     classes: int
@@ -54,6 +56,7 @@ class MomentRelease:
     means_noise: float
     squares_noise: float
     noise_edge: float
+    residual: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,18 +67,22 @@ class ClassMoments:
         basis: float32 [c·H·W, d], orthonormal columns.
         means: float32 [classes, d].
         factors: float32 [classes, d, d], with covariance = factor·factorᵀ.
+        residuals: float32 [classes, d], standard deviations to add independently.
         shape: (c, H, W) of an image.
     """
 
     basis: Tensor
     means: Tensor
     factors: Tensor
+    residuals: Tensor
     shape: tuple[int, int, int]
 
     def draw(self, labels: Tensor, generator: torch.Generator) -> Tensor:
         """Pseudo-images of these classes: float32 [n, c, H, W] in [-1, 1]."""
-        random = torch.randn(len(labels), self.means.shape[1], generator=generator)
+        size = (len(labels), self.means.shape[1])
+        random = torch.randn(size, generator=generator)
         around = torch.einsum("nij,nj->ni", self.factors[labels], random)
+        around += self.residuals[labels] * torch.randn(size, generator=generator)
         pixels = (self.means[labels] + around) @ self.basis.T
         return pixels.view(-1, *self.shape).clamp(-1, 1)
 
@@ -144,14 +151,19 @@ def release_moments(
     )
     covariances = unstack(noisy_squares, basis.shape[1]) / counts[:, :, None]
     edge = math.sqrt(2 * basis.shape[1]) * release.squares_noise / counts
-    factors = [
-        _factor(covariance, release.noise_edge * float(bound)) * release.norm
-        for covariance, bound in zip(covariances, edge, strict=True)
-    ]
+    factors = torch.stack(
+        [
+            _factor(covariance, release.noise_edge * float(bound))
+            for covariance, bound in zip(covariances, edge, strict=True)
+        ]
+    )
+    kept = factors.square().sum(dim=2)
+    dropped = (covariances.diagonal(dim1=1, dim2=2) - kept).clamp(min=0)
     return ClassMoments(
         basis=basis,
         means=means,
-        factors=torch.stack(factors),
+        factors=factors * release.norm,
+        residuals=dropped.sqrt() * release.norm * float(release.residual),
         shape=(channels, resolution, resolution),
     )
 
@@ -190,6 +202,7 @@ def save_moments(moments: ClassMoments, path: Path) -> None:
         "basis": moments.basis.contiguous(),
         "means": moments.means.contiguous(),
         "factors": moments.factors.contiguous(),
+        "residuals": moments.residuals.contiguous(),
         "shape": torch.tensor(moments.shape),
     }
     write_atomically(path, lambda file: save_file(tensors, file))

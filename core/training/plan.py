@@ -187,6 +187,7 @@ def _bind_moments(budget: Budget, recipe: Recipe, classes: int) -> MomentRelease
         means_noise=noise / means**0.5,
         squares_noise=noise / squares**0.5,
         noise_edge=recipe.moment_noise_edge,
+        residual=recipe.moment_residual,
     )
 
 
@@ -210,13 +211,13 @@ def make_plan(
     card = find(project.checkpoint)
     if project.overlap_answer == "yes":
         raise UserError(
-            f"The checkpoint {card.name!r} may have been trained on these people, so no "
-            "bound would hold for them: choose another checkpoint."
+            f"The checkpoint {card.name!r} may have been trained on these people, so "
+            "no bound would hold for them: choose another checkpoint."
         )
     if card.resolution != project.resolution:
         raise UserError(
-            f"The checkpoint {card.name!r} works at {card.resolution}×{card.resolution} "
-            f"pixels, the project at {project.resolution}: set the resolution to "
+            f"The checkpoint {card.name!r} works at {card.resolution} pixels per side, "
+            f"the project at {project.resolution}: set the resolution to "
             f"{card.resolution}."
         )
     if project.declared_count is None:

@@ -40,6 +40,8 @@ class Recipe:
             distance from the mean, in units of the pixel range [-1, 1].
         moment_noise_edge: Eigenvalues below this multiple of the noise's spectral edge
             are dropped.
+        moment_residual: Whether their variance comes back as independent frequencies,
+            which is right for textures.
         moment_images: Pseudo-images trained on, counted with repetition.
         moment_learning_rate: Adam's on them.
         sampler, sampler_steps: How samples are drawn.
@@ -64,6 +66,7 @@ class Recipe:
     moment_mean_norm: float
     moment_norm: float
     moment_noise_edge: float
+    moment_residual: bool
     moment_images: int
     moment_learning_rate: float
     sampler: str

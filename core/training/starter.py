@@ -93,16 +93,16 @@ def pretrain_starter(
         name="starter",
         title="Starter, 32×32 colour",
         description=(
-            "A small network for two CPU cores, trained on procedural pictures: a first "
-            "checkpoint for any small images, and quick to try."
+            "A small network for two CPU cores, trained on procedural pictures: a "
+            "first checkpoint for any small images, and quick to try."
         ),
         licence="Apache-2.0",
         pretraining_data=(
             f"{images:,} procedural pictures of {len(KINDS)} kinds "
-            f"({', '.join(KINDS)}) drawn by core/checkpoints/public_images.py with seed "
-            f"{seed}; the photographs are crops of eleven public-domain pictures that "
-            "ship with scikit-image. No clinical image and no person but an astronaut's "
-            "official portrait."
+            f"({', '.join(KINDS)}) drawn by core/checkpoints/public_images.py with "
+            f"seed {seed}; the photographs are crops of eleven public-domain pictures "
+            "that ship with scikit-image. No clinical image, and no person but an "
+            "astronaut's official portrait."
         ),
         pretraining_licences=(
             "procedural: none needed; glyphs: DejaVu (free) and STIX (OFL-1.1) fonts; "

@@ -117,8 +117,8 @@ def fine_tune(
     """Run the plan to its committed end; called again after a stop, it goes on.
 
     Guarantee: everything it does to the private images is charged first to the ledger,
-    in total at most `plan.charges()`, whose ε is at most the budget. A resumed run draws
-    fresh samples and fresh noise, and charges for them again.
+    in total at most `plan.charges()`, whose ε is at most the budget. A resumed run
+    draws fresh samples and fresh noise, and charges for them again.
 
     Raises:
         Stopped: at a safe point, when the watcher asks; the state is on disk.

@@ -44,7 +44,6 @@ class Index:
         official_split_names: The names that the format uses.
         train_splits: Those of the names whose records may be trained on.
         problems: Files that were left out already.
-        facts: Other files whose change must lead to a new reading (tables, labels).
     """
 
     format_name: str
@@ -56,7 +55,6 @@ class Index:
     official_split_names: tuple[str, ...] = ("train", "held_out")
     train_splits: tuple[str, ...] = ("train",)
     problems: tuple[Problem, ...] = ()
-    facts: tuple[Path, ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)

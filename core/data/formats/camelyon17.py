@@ -93,7 +93,6 @@ class Camelyon17:
             official_splits=np.array(splits, np.uint8),
             official_split_names=OFFICIAL_SPLITS,
             problems=tuple(problems),
-            facts=(table,),
         )
 
 

@@ -73,7 +73,6 @@ class ClassFolders:
             else None,
             official_split_names=_SPLITS if held_out else ("train", "held_out"),
             problems=tuple(problems),
-            facts=(table,) if has_units else (),
         )
 
 

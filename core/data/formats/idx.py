@@ -189,7 +189,6 @@ class Idx:
             official_split_names=("train", "test")
             if held_out.any()
             else ("train", "held_out"),
-            facts=tuple(pair.labels for pair in pairs),
         )
 
 

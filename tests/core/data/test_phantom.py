@@ -118,7 +118,7 @@ def test_stopping_leaves_an_empty_folder_to_try_again_in(tmp_path):
 def phantom(tmp_path_factory):
     """Train and test images, float32 [n, 3, 32, 32] in [-1, 1], and labels."""
     folder = tmp_path_factory.mktemp("phantom")
-    write_phantom(folder / "p", images=2500)
+    write_phantom(folder / "p", images=2000)
     dataset = load(folder / "p", folder / "cache")
     assert not dataset.problems
     parts = []
@@ -183,7 +183,7 @@ def test_a_small_cnn_reads_the_label(phantom):
         *(*block(3, 32), *block(32, 64), *block(64, 64)),
         *(nn.Flatten(), nn.Linear(64 * 16, 1)),
     )
-    steps, batch = 150, 64
+    steps, batch = 100, 64
     adam = torch.optim.AdamW(network.parameters(), 2e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(adam, 4e-3, total_steps=steps)
     for _ in range(steps):
@@ -223,4 +223,4 @@ def test_covariances_of_low_frequencies_tell_the_classes_apart(phantom):
         root = np.linalg.cholesky(covariance)
         white = np.linalg.solve(root, (unknown - chosen.mean(0)).T)
         scores.append(-0.5 * (white**2).sum(0) - np.log(np.diag(root)).sum())
-    assert accuracy(torch.tensor(scores[1] - scores[0]), test_labels) > 0.8
+    assert accuracy(torch.tensor(scores[1] - scores[0]), test_labels) > 0.75

@@ -54,10 +54,10 @@ def test_every_common_mode_becomes_rgb(tmp_path, mode, name):
 
 def test_sixteen_bits_are_scaled_by_their_public_range(tmp_path):
     wide = np.zeros((32, 32), np.uint16)
-    wide[:, 8:16], wide[:, 16:] = 257 * 100, 65535
+    wide[:, 4:8], wide[:, 8:16], wide[:, 16:] = 200, 257 * 100, 65535
     Image.fromarray(wide).save(tmp_path / "a.png")
     row = read(tmp_path, "a.png", channels=1).pixels[0, :, 0]
-    assert row.tolist() == [0] * 8 + [100] * 8 + [255] * 16
+    assert row.tolist() == [0] * 4 + [1] * 4 + [100] * 8 + [255] * 16
 
 
 def test_floats_have_no_public_range(tmp_path):
