@@ -122,9 +122,13 @@ def _add_wishes(command: argparse.ArgumentParser) -> None:
 
     kinds: dict[str, Any] = {"epsilon": float, "delta": float}
     for field in fields(Project):
+        option = "--" + field.name.replace("_", "-")
+        if isinstance(field.default, bool):
+            command.add_argument(option, action="store_true", default=None)
+            continue
         whole = field.default is None or type(field.default) is int
         command.add_argument(
-            "--" + field.name.replace("_", "-"),
+            option,
             type=kinds.get(field.name, int if whole else str),
             default=None,
         )

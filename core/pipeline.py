@@ -57,6 +57,7 @@ def load_dataset(
         Path(project.source).expanduser(),
         private_folder(workspace.folder("dataset") / "cache"),
         resolution=project.resolution,
+        grey=project.grey,
         watcher=watcher,
     )
     workspace.finish("dataset", {"fingerprint": dataset.fingerprint})

@@ -30,6 +30,7 @@ class Project:
     Attributes:
         source: Folder of private images.
         resolution: Working resolution, pixels per side.
+        grey: Whether the images are declared to be grey; the layout decides otherwise.
         declared_count: A public number, at least as many as there are training units.
             Sampling rates and divisors come from it, never from the folder.
         unit: "image" or "patient".
@@ -47,6 +48,7 @@ class Project:
 
     source: str = ""
     resolution: int = 32
+    grey: bool = False
     declared_count: int | None = None
     unit: str = "image"
     max_images_per_unit: int = 1
@@ -89,7 +91,7 @@ def parse_project(text: str, path: Path) -> Project:
                 f"The project file {path} has an unknown field {name!r}: use {known}."
             )
         wanted = _kind(defaults[name], name)
-        if isinstance(value, bool) or not isinstance(value, wanted):
+        if isinstance(value, bool) != (wanted is bool) or not isinstance(value, wanted):
             raise UserError(
                 f"The field {name!r} in {path} has the wrong kind of value: {value!r}."
             )

@@ -35,7 +35,7 @@ _HEADER_LENGTH: Final = 128
 
 
 def open_or_prepare(
-    index: Index, cache: Path, resolution: int, watcher: Watcher
+    index: Index, cache: Path, resolution: int, channels: int, watcher: Watcher
 ) -> ImageDataset:
     """The dataset from the cache, or read from its files and put there.
 
@@ -43,6 +43,7 @@ def open_or_prepare(
         index: The records to read.
         cache: A folder for this dataset only; made when it is not there.
         resolution: Side of the working images.
+        channels: 1 for grey, 3 for colour; declared, not found out.
         watcher: Told of progress, asked whether to stop.
 
     Raises:
@@ -50,11 +51,11 @@ def open_or_prepare(
         Stopped: If the watcher asked to stop; nothing half done stays behind.
     """
     private_folder(cache)
-    key = _key(index, resolution)
+    key = _key(index, resolution, channels)
     target = cache / f"{_READY}{key[:32]}"
     try:
         if (found := _reopened(target, key)) is None:
-            _prepare(index, cache, target, key, resolution, watcher)
+            _prepare(index, cache, target, key, resolution, channels, watcher)
             _delete_others(cache, target)
             found = _reopened(target, key)
         if found is None:
@@ -64,13 +65,13 @@ def open_or_prepare(
         raise explained(error, cache) from error
 
 
-def _key(index: Index, resolution: int) -> str:
+def _key(index: Index, resolution: int, channels: int) -> str:
     """Hex digest of all that the cache depends on, without reading an image.
 
     Tables and labels are read anew each time and are in it as the columns they gave.
     """
     digest = hashlib.sha256()
-    digest.update(f"{_VERSION} {resolution} {index.format_name}\n".encode())
+    digest.update(f"{_VERSION} {resolution} {channels} {index.format_name}\n".encode())
     digest.update(repr(index.class_names).encode())
     digest.update(index.labels.tobytes())
     digest.update(repr(index.groups).encode("utf-8", "surrogateescape"))
@@ -87,9 +88,9 @@ def _prepare(
     target: Path,
     key: str,
     resolution: int,
+    channels: int,
     watcher: Watcher,
 ) -> None:
-    channels = index.images.channels()
     draft = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=cache))
     try:
         with _created(draft / _IMAGES) as file:

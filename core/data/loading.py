@@ -66,6 +66,7 @@ def load(
     cache: Path | str,
     *,
     resolution: int = 32,
+    grey: bool = False,
     watcher: Watcher | None = None,
 ) -> ImageDataset:
     """Make a folder an `ImageDataset`; fast when it has not changed since.
@@ -75,6 +76,8 @@ def load(
         cache: A folder for this dataset only, kept private to its owner. It must not
             lie inside `path`.
         resolution: Side of the working images in pixels.
+        grey: Declares that the images are to be grey. Otherwise the layout decides
+            (IDX files are grey, all others colour), never the images.
         watcher: Told of progress, asked whether to stop.
 
     Raises:
@@ -89,7 +92,8 @@ def load(
             f"The cache {cache} lies inside the dataset's folder: choose a project "
             "folder outside it."
         )
-    return open_or_prepare(index, cache, resolution, watcher or Watcher())
+    channels = 1 if grey else index.images.channels()
+    return open_or_prepare(index, cache, resolution, channels, watcher or Watcher())
 
 
 def _index(path: Path, resolution: int) -> Index:

@@ -21,7 +21,7 @@ from PIL import Image, ImageOps
 
 from core.data.dataset import Problem
 from core.data.paths import leaves
-from core.data.resampling import GREY_MODES, MODES, to_square
+from core.data.resampling import MODES, to_square
 
 FORMATS: Final = ("PNG", "JPEG", "TIFF", "BMP")
 """The only decoders that are ever tried, whatever a file is called."""
@@ -69,18 +69,11 @@ class FileImages:
         return len(self.paths)
 
     def channels(self) -> int:
-        """1 when the header of every readable file says grey, else 3.
+        """3: files may be in colour, and no file has a say in the release's shape.
 
-        Headers only: no pixel has a say in the shape of the release. Stops at the
-        first file in colour.
+        One person's only colour picture among grey ones would show otherwise.
         """
-        grey = 0
-        for path in self.paths:
-            mode = _mode(self.root, path)
-            if mode is not None and mode not in GREY_MODES:
-                return 3
-            grey += mode is not None
-        return 1 if grey else 3
+        return 3
 
     def read(self, resolution: int, channels: int) -> Iterator[list[Picture | Problem]]:
         """All images in order, in batches; memory holds one batch."""
@@ -222,20 +215,6 @@ def _open(content: bytes) -> Image.Image:
             "or 16 bits per channel.",
         )
     return image
-
-
-def _mode(root: Path, path: str) -> str | None:
-    """The mode in the header of one file, or None when it has no valid header."""
-    try:
-        full = root / path
-        if leaves(full, root) or not full.is_file():
-            return None
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(full, formats=FORMATS) as image:
-                return image.mode
-    except Exception:
-        return None  # `read_image` will say what is wrong with it.
 
 
 def _undecodable(error: Exception) -> _Refused:

@@ -211,25 +211,19 @@ def test_one_corrupt_file_among_many_is_listed_and_left_out(tmp_path):
     assert np.array_equal(dataset.images[-1], last)
 
 
-@pytest.mark.parametrize(
-    ("modes", "colour"),
-    [(("L", "L"), False), (("1", "L"), False), (("L", "RGB"), True)],
-)
-def test_colour_follows_the_headers(tmp_path, modes, colour):
+@pytest.mark.parametrize("modes", [("L", "L"), ("1", "L"), ("L", "RGB")])
+def test_colour_is_declared_and_never_found_out(tmp_path, modes):
     root = class_folders(tmp_path / "d", {"a": 4}, mode=modes[0])
     class_folders(root, {"b": 4}, mode=modes[1])
-    assert inspect(root).colour is colour
-    dataset = load(root, tmp_path / "cache")
-    assert dataset.images.shape[3] == (3 if colour else 1)
-
-
-def test_grey_pixels_in_colour_files_stay_colour(tmp_path):
-    root = tmp_path / "d"
-    for name in ("a", "b"):
-        (root / name).mkdir(parents=True)
-        for number in range(3):
-            image(number, mode="L").convert("RGB").save(root / name / f"{number}.png")
     assert inspect(root).colour
+    assert load(root, tmp_path / "colour").images.shape[3] == 3
+    assert load(root, tmp_path / "grey", grey=True).images.shape[3] == 1
+
+
+def test_the_cache_is_read_anew_when_the_colour_changes(tmp_path):
+    root = class_folders(tmp_path / "d")
+    assert load(root, tmp_path / "cache").images.shape[3] == 3
+    assert load(root, tmp_path / "cache", grey=True).images.shape[3] == 1
 
 
 def test_mixed_sizes_are_counted(tmp_path):
