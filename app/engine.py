@@ -45,6 +45,7 @@ class Engine(Protocol):
         self, workspace: Workspace, project: Project, watcher: Watcher
     ) -> ImageDataset: ...
     def checkpoints(self) -> tuple[CheckpointCard, ...]: ...
+    def recipes(self) -> dict[str, str]: ...
     def preview(self, project: Project) -> BudgetPreview: ...
     def make_plan(
         self,
@@ -137,6 +138,11 @@ class PipelineEngine:
         from core.checkpoints.catalogue import available
 
         return available()
+
+    def recipes(self) -> dict[str, str]:
+        from core.training.bundled import recipe_titles
+
+        return recipe_titles()
 
     def preview(self, project: Project) -> BudgetPreview:
         from core import pipeline

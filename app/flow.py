@@ -16,6 +16,7 @@ from core.errors import UserError
 
 if TYPE_CHECKING:
     from app.engine import Engine
+    from core.checkpoints.catalogue import CheckpointCard
     from core.data import ImageDataset
     from core.events import Watcher
     from core.pipeline import (
@@ -53,6 +54,10 @@ class Findings:
     largest_patient: int
 
 
+Files = tuple[tuple[str, tuple[Path, ...]], ...]
+"""The synthetic images: name and files of each class."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Opened:
     """A project folder and every result that it already holds."""
@@ -61,10 +66,12 @@ class Opened:
     project: Project
     dataset: ImageDataset
     findings: Findings
+    cards: tuple[CheckpointCard, ...]
     plan: Plan | None = None
     spending: Spending | None = None
     fine_tuned: FineTuned | None = None
     samples: SyntheticSet | None = None
+    files: Files = ()
     utility: UtilityReport | None = None
     release: Path | None = None
 
@@ -82,11 +89,13 @@ class State:
     project: Project | None = None
     dataset: ImageDataset | None = None
     findings: Findings | None = None
+    cards: tuple[CheckpointCard, ...] = ()
     preview: BudgetPreview | None = None
     plan: Plan | None = None
     spending: Spending | None = None
     fine_tuned: FineTuned | None = None
     samples: SyntheticSet | None = None
+    files: Files = ()
     utility: UtilityReport | None = None
     release: Path | None = None
     busy: str = ""
@@ -162,11 +171,16 @@ def _start(
                 project, declared_count=number, delta=default_delta(number)
             )
         engine.save_project(workspace, project)
+        cards = engine.checkpoints()
     except BaseException:
         engine.close(workspace)
         raise
     return Opened(
-        workspace=workspace, project=project, dataset=dataset, findings=findings
+        workspace=workspace,
+        project=project,
+        dataset=dataset,
+        findings=findings,
+        cards=cards,
     )
 
 
@@ -198,6 +212,7 @@ def _continue(engine: Engine, workspace: Workspace, watcher: Watcher) -> Opened:
         project=project,
         dataset=dataset,
         findings=describe(dataset),
+        cards=engine.checkpoints(),
         release=engine.release_folder(workspace),
     )
     if not engine.finished(workspace, "plan"):
@@ -211,11 +226,20 @@ def _continue(engine: Engine, workspace: Workspace, watcher: Watcher) -> Opened:
     opened = replace(opened, fine_tuned=fine_tuned)
     if not engine.finished(workspace, "samples"):
         return opened
-    opened = replace(opened, samples=engine.synthesise(workspace, plan, watcher))
+    samples = engine.synthesise(workspace, plan, watcher)
+    opened = replace(opened, samples=samples, files=list_images(samples))
     if not engine.finished(workspace, "utility"):
         return opened
     utility = engine.evaluate(workspace, plan, dataset, watcher)
     return replace(opened, utility=utility)
+
+
+def list_images(samples: SyntheticSet) -> Files:
+    """The image files of each class, in order."""
+    return tuple(
+        (name, tuple(sorted(folder.glob("*.png"))[: samples.per_class]))
+        for name, folder in zip(samples.class_names, samples.class_folders, strict=True)
+    )
 
 
 def describe(dataset: ImageDataset) -> Findings:

@@ -38,6 +38,8 @@ SMALLEST = QSize(900, 640)
 CONTENT_WIDTH = 840
 SIDEBAR_WIDTH = 200
 MARGIN = 24
+LINE = 12
+"""Controls whose middles are this close in height are on one line."""
 
 
 class Window(QMainWindow):
@@ -219,7 +221,8 @@ class Window(QMainWindow):
 
         def place(widget: QWidget) -> tuple[int, int]:
             corner = widget.mapTo(self.current, QPoint(0, 0))
-            return corner.y() + widget.height() // 2, corner.x()
+            middle = corner.y() + widget.height() // 2
+            return round(middle / LINE), corner.x()
 
         stops = [
             widget

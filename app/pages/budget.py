@@ -56,9 +56,10 @@ class BudgetPage(Page):
         super().enter(state)
         project = state.project
         assert project is not None and state.findings is not None
-        fields = (self.delta, self.batch, self.steps, self.unit)
+        fields = (self.recipe, self.delta, self.batch, self.steps, self.unit)
         for field in fields:
             field.blockSignals(True)
+        self._show_recipes(state.engine.recipes(), project.recipe)
         self.epsilon.set_value(project.epsilon)
         self.delta.setText(probability(project.delta))
         self.batch.setValue(project.batch_size or 0)
@@ -117,8 +118,8 @@ class BudgetPage(Page):
         self._facts = Facts()
         self.curve = EpsilonCurve()
         for widget in (
-            self._sentence,
             self._working,
+            self._sentence,
             self._warnings,
             self._facts,
             self.curve,
@@ -132,6 +133,7 @@ class BudgetPage(Page):
         grid.setHorizontalSpacing(14)
         grid.setVerticalSpacing(4)
         grid.setColumnStretch(2, 1)
+        self.recipe = QComboBox()
         self.delta = QLineEdit()
         self.unit = QComboBox()
         self.unit.addItems([self.tr("each image"), self.tr("each patient")])
@@ -146,7 +148,8 @@ class BudgetPage(Page):
         steps_note = label(
             self.tr("More steps take longer and need more noise in each."), "hint"
         )
-        rows: tuple[tuple[str, QWidget, QLabel], ...] = (
+        rows: tuple[tuple[str, QWidget, QLabel | None], ...] = (
+            (self.tr("&Kind of images"), self.recipe, None),
             (self.tr("&Delta δ"), self.delta, self._delta_note),
             (self.tr("&Unit of protection"), self.unit, unit_note),
             (self.tr("Number per step (ba&tch)"), self.batch, self._batch_note),
@@ -156,16 +159,27 @@ class BudgetPage(Page):
             name = label(text, wrap=False)
             name.setBuddy(field)
             field.setAccessibleName(text.replace("&", ""))
-            field.setFixedWidth(170)
             grid.addWidget(name, row, 0)
+            if note is None:
+                grid.addWidget(field, row, 1, 1, 2)
+                continue
+            field.setFixedWidth(170)
             grid.addWidget(field, row, 1)
             grid.addWidget(note, row, 2)
         card.rows.addLayout(grid)
+        self.recipe.currentIndexChanged.connect(self._edited)
         self.delta.textChanged.connect(self._edited)
         self.unit.currentIndexChanged.connect(self._unit_edited)
         self.batch.valueChanged.connect(self._edited)
         self.steps.valueChanged.connect(self._edited)
         return card
+
+    def _show_recipes(self, titles: dict[str, str], chosen: str) -> None:
+        """List the recipes; one of the custodian's own, named in a file, as it is."""
+        self.recipe.clear()
+        for name, title in (titles | {chosen: titles.get(chosen, chosen)}).items():
+            self.recipe.addItem(title, name)
+        self.recipe.setCurrentIndex(self.recipe.findData(chosen))
 
     def _problems(self) -> dict[QWidget, str]:
         """What is wrong with a field, in a sentence, for each field that is wrong."""
@@ -183,9 +197,9 @@ class BudgetPage(Page):
             problems[self.delta] = self.tr(
                 "δ must be below 1 / {number}: type a smaller one."
             ).format(number=f"{number:,}")
-        if self.batch.value() > number:
+        if self.batch.value() >= number:
             problems[self.batch] = self.tr(
-                "The batch must not be above {number}: type a smaller one."
+                "The batch must be below {number}: type a smaller one."
             ).format(number=f"{number:,}")
         return problems
 
@@ -193,6 +207,7 @@ class BudgetPage(Page):
         assert self.state is not None
         if not self._problems():
             self.state.change(
+                recipe=self.recipe.currentData(),
                 epsilon=self.epsilon.value,
                 delta=read_number(self.delta.text()),
                 batch_size=self.batch.value() or None,
@@ -214,14 +229,20 @@ class BudgetPage(Page):
     def _ask(self) -> None:
         """Drop the preview on show, and ask for one of the values as they are."""
         assert self.state is not None and self.state.project is not None
-        self._refused = ""
+        if self._refused:
+            self._refused = ""
+            self.message.clear()
         self._explain_fields()
         if self._problems():
             self._previews.forget()
             self._working.hide()
             self.changed.emit()
             return
-        self._working.setText(self.tr("Working it out …"))
+        self._working.setText(
+            self.tr("Working it out … What is shown below is of the values before.")
+            if self._sentence.text()
+            else self.tr("Working it out …")
+        )
         self._working.show()
         engine, project = self.state.engine, self.state.project
 
@@ -236,8 +257,6 @@ class BudgetPage(Page):
         assert self.state is not None and self.state.project is not None
         self.state.preview = preview
         self._refused = ""
-        if not self.state.committed:
-            self.message.clear()
         self._working.hide()
         self._sentence.setText(preview.sentence)
         self._warnings.warn("\n".join(preview.warnings))

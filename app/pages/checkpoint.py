@@ -34,6 +34,7 @@ class CheckpointPage(Page):
         self._frames: list[Card] = []
         self.buttons: list[QRadioButton] = []
         self._group = QButtonGroup(self)
+        self._group.buttonClicked.connect(lambda _: self._choose())
         self._list = QVBoxLayout()
         self._list.setSpacing(10)
         self.column.addLayout(self._list)
@@ -45,33 +46,29 @@ class CheckpointPage(Page):
         assert state.project is not None
         self.answer.choose(state.project.overlap_answer)
         self.answer.setEnabled(not state.committed)
+        if state.cards != self._cards:
+            self._show_cards(state.cards)
+        self._show_chosen()
         self._explain()
-        if self._cards:
-            self._show_chosen()
-        elif self.job is None:
-            self.run(
-                self.tr("Looking for checkpoints"),
-                lambda _: state.engine.checkpoints(),
-                self._show_cards,
-                panel=False,
-            )
 
     def ready(self) -> str | None:
-        if self.job is not None:
-            return self.tr("Looking for checkpoints …")
-        if self._chosen() is None:
+        project = None if self.state is None else self.state.project
+        if self.state is None or project is None:
+            return self.tr("Choose images first.")
+        if project.checkpoint not in [card.name for card in self.state.cards]:
             return self.tr("Choose a checkpoint.")
-        if not self.answer.value:
+        if not project.overlap_answer:
             return self.tr("Answer the question about these patients.")
-        if self.answer.value == "yes":
+        if project.overlap_answer == "yes":
             return self.tr("A checkpoint that may hold these patients cannot be used.")
         return None
 
     def summary(self) -> str:
         if self.state is None or self.state.project is None:
             return ""
-        card = self._chosen()
-        return card.title if card is not None else self.state.project.checkpoint
+        name = self.state.project.checkpoint
+        titles = [card.title for card in self.state.cards if card.name == name]
+        return titles[0] if titles else name
 
     def default_focus(self) -> QWidget | None:
         return next((button for button in self.buttons if button.isChecked()), None)
@@ -110,15 +107,16 @@ class CheckpointPage(Page):
             self.message.error(
                 self.tr("No checkpoint is installed: install Sfumato again.")
             )
+        for frame in self._frames:
+            frame.hide()
+            frame.deleteLater()
+        self._frames, self.buttons = [], []
         for card in cards:
             frame, button = self._frame(card)
             self._group.addButton(button)
             self._frames.append(frame)
             self.buttons.append(button)
             self._list.addWidget(frame)
-        self._group.buttonClicked.connect(lambda _: self._choose())
-        self._show_chosen()
-        self.changed.emit()
 
     def _frame(self, card: CheckpointCard) -> tuple[Card, QRadioButton]:
         frame = Card()

@@ -203,7 +203,7 @@ class DatasetPage(Page):
         grid.addWidget(self.most, 0, 1)
         grid.setColumnStretch(2, 1)
         grid.addWidget(
-            label(self.tr("More images of a patient than this are left out."), "hint"),
+            label(self.tr("Each step looks at no more, chosen at random."), "hint"),
             1,
             0,
             1,

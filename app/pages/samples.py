@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from PySide6.QtWidgets import (
@@ -13,7 +12,7 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from app.flow import State
+from app.flow import Files, State, list_images
 from app.pages.base import Page
 from app.widgets.gallery import Gallery
 from app.widgets.number import NumberField
@@ -23,8 +22,6 @@ from app.words import count
 if TYPE_CHECKING:
     from core.events import Watcher
     from core.pipeline import Plan, SyntheticSet
-
-Files = list[tuple[str, list[Path]]]
 
 
 class SamplesPage(Page):
@@ -38,8 +35,7 @@ class SamplesPage(Page):
                 "drawing costs no further privacy budget."
             ),
         )
-        self._files: Files = []
-        self._listed: SyntheticSet | None = None
+        self._files: Files | None = None
         self.column.addWidget(self._make_card())
         self.column.addWidget(self._gallery_card(), 1)
 
@@ -52,16 +48,7 @@ class SamplesPage(Page):
                 or (state.plan.recipe.images_per_class if state.plan else 1)
             )
         self._add_up()
-        if state.samples is None:
-            self._show_files([], None)
-        elif state.samples is not self._listed and self.job is None:
-            samples = state.samples
-            self.run(
-                self.tr("Looking for images"),
-                lambda _: (samples, list_images(samples)),
-                self._made,
-                panel=False,
-            )
+        self._show_files()
 
     def ready(self) -> str | None:
         if self.job is not None:
@@ -117,9 +104,10 @@ class SamplesPage(Page):
         row.setSpacing(12)
         row.addWidget(name)
         row.addWidget(self.number)
-        row.addWidget(self._total, 1)
+        row.addStretch(1)
         row.addWidget(self.make)
         card.rows.addLayout(row)
+        card.rows.addWidget(self._total)
         return card
 
     def _gallery_card(self) -> Card:
@@ -161,40 +149,30 @@ class SamplesPage(Page):
 
     def _drawn(self, made: tuple[Plan, SyntheticSet, Files]) -> None:
         assert self.state is not None
-        self.state.plan, *rest = made
+        self.state.plan, self.state.samples, self.state.files = made
         # Figures and a release of other images say nothing of these.
         self.state.utility = None
         self.state.release = None
-        self._made((rest[0], rest[1]))
+        self._show_files()
 
-    def _made(self, made: tuple[SyntheticSet, Files]) -> None:
+    def _show_files(self) -> None:
         assert self.state is not None
-        samples, files = made
-        self.state.samples = samples
-        self._show_files(files, samples)
-
-    def _show_files(self, files: Files, samples: SyntheticSet | None) -> None:
-        self._files, self._listed = files, samples
-        self._shown.setVisible(bool(files))
+        if self.state.files is self._files:
+            return
+        self._files = self.state.files
+        self._shown.setVisible(bool(self._files))
         self.filter.blockSignals(True)
         self.filter.clear()
         self.filter.addItem(self.tr("All classes"))
-        self.filter.addItems([name for name, _ in files])
+        self.filter.addItems([name for name, _ in self._files])
         self.filter.blockSignals(False)
         self._apply_filter()
 
     def _apply_filter(self) -> None:
         chosen = self.filter.currentIndex() - 1
-        shown = self._files if chosen < 0 else [self._files[chosen]]
+        files = self._files or ()
+        shown = files if chosen < 0 else (files[chosen],)
         if self.state is not None and self.state.project is not None:
             self.gallery.resize_cells(self.state.project.resolution)
         self.gallery.images.show_classes(shown)
         self.gallery.scrollToTop()
-
-
-def list_images(samples: SyntheticSet) -> Files:
-    """The image files of each class, in order."""
-    return [
-        (name, sorted(folder.glob("*.png"))[: samples.per_class])
-        for name, folder in zip(samples.class_names, samples.class_folders, strict=True)
-    ]

@@ -16,6 +16,8 @@ from PySide6.QtCore import (
 from PySide6.QtGui import QImageReader, QPixmap
 from PySide6.QtWidgets import QAbstractItemView, QListView
 
+from app.flow import Files
+
 MAGNIFICATION = 3
 KEPT_THUMBNAILS = 2000
 LARGEST_SIDE = 192
@@ -33,7 +35,7 @@ class ImagesModel(QAbstractListModel):
         self._thumbnails: OrderedDict[int, QPixmap] = OrderedDict()
         self._smooth = False
 
-    def show_classes(self, classes: list[tuple[str, list[Path]]]) -> None:
+    def show_classes(self, classes: Files) -> None:
         """Show images in turn from each class, so that the top shows them all."""
         turns = zip_longest(
             *([(file, name) for file in files] for name, files in classes)

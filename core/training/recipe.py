@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import tomllib
 from dataclasses import dataclass, fields
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from core.diffusion.samplers import check_sampler
 from core.diffusion.timesteps import TimestepMixture
 from core.errors import UserError
+from core.training.bundled import recipe_folder, recipe_names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,16 +95,6 @@ class Recipe:
         return TimestepMixture(
             weights=self.timestep_weights, bounds=self.timestep_bounds
         )
-
-
-def recipe_folder() -> Path:
-    """Where the bundled recipes lie."""
-    return Path(str(resources.files("resources"))) / "recipes"
-
-
-def recipe_names() -> tuple[str, ...]:
-    """The bundled recipes, by name."""
-    return tuple(sorted(path.stem for path in recipe_folder().glob("*.toml")))
 
 
 def load_recipe(name: str, **changes: Any) -> Recipe:

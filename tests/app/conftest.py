@@ -54,7 +54,6 @@ def open_window(qtbot, engine):
     def open_one(folder=None):
         window = Window(engine, folder)
         windows.append(window)
-        qtbot.addWidget(window)
         window.show()
         return window
 
@@ -66,6 +65,7 @@ def open_window(qtbot, engine):
     qtbot.waitUntil(lambda: not jobs.running(), timeout=20_000)
     for window in windows:
         window.close()
+        window.deleteLater()
 
 
 @pytest.fixture

@@ -233,6 +233,9 @@ class FakeEngine:
             ),
         )
 
+    def recipes(self) -> dict[str, str]:
+        return {"starter": "Tissue and textures", "upright": "Upright objects"}
+
     def preview(self, project: Project) -> FakePreview:
         self.previewed.append(project)
         self._may_fail("preview")

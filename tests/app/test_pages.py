@@ -1,0 +1,355 @@
+"""What each page asks for before one may go on, and what it shows."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from app import flow
+from app.pages import PAGES
+from core.errors import UserError
+from core.events import Watcher
+
+
+def test_the_pages_come_in_the_order_of_the_story():
+    keys = [page.key for page in PAGES]
+    assert keys == [
+        "dataset",
+        "checkpoint",
+        "budget",
+        "training",
+        "samples",
+        "utility",
+        "release",
+    ]
+
+
+def test_without_images_one_cannot_go_on(window):
+    assert "Choose images" in window.current.ready()
+    assert not window.next.isEnabled()
+    assert window._reason.text() == window.current.ready()
+
+
+def test_choosing_images_suggests_a_project_folder(window, tmp_path):
+    welcome = window.current.welcome
+    assert not welcome.read.isEnabled()
+    welcome.images.set_path(tmp_path / "lymph nodes")
+    assert welcome.project.path == tmp_path / "Sfumato" / "lymph nodes"
+    assert welcome.read.isEnabled()
+    welcome.project.set_path(tmp_path / "mine")
+    welcome.images.set_path(tmp_path / "other")
+    assert welcome.project.path == tmp_path / "mine"
+
+
+def test_a_wrong_folder_is_told_on_the_page_in_the_engines_words(
+    window, tmp_path, calm
+):
+    welcome = window.current.welcome
+    welcome.images.set_path(tmp_path / "nowhere")
+    welcome.read.click()
+    calm(window)
+    assert "There is no folder" in window.current.message.text
+    assert welcome.isVisible() and welcome.isEnabled()
+    assert window.state.workspace is None
+
+
+def test_the_declared_number_must_not_be_below_what_was_found(at):
+    page = at("dataset")
+    found = page.state.findings.train
+    assert page.number.value() == flow.round_up(found)
+    page.number.setValue(found - 1)
+    assert "must not be below" in page.ready()
+    assert "declare that many or more" in page._number_hint.text()
+    assert page.number.property("wrong") is True
+    page.number.setValue(found)
+    assert page.ready() is None
+    assert page.state.project.declared_count == found
+
+
+def test_a_declared_number_brings_its_delta(at):
+    page = at("dataset")
+    page.number.setValue(70_000)
+    assert page.state.project.delta == pytest.approx(1e-5)
+
+
+def test_image_level_is_said_not_to_protect_patients(at):
+    page = at("dataset")
+    assert page.unit.value == "image"
+    assert "does not protect a patient" in page._unit_note.text
+    page.unit.buttons["patient"].click()
+    assert page._unit_note.text == ""
+    assert page.state.project.unit == "patient"
+    assert page.number.value() == flow.round_up(page.state.findings.patients)
+    page.most.setValue(4)
+    assert page.state.project.max_images_per_unit == 4
+
+
+def test_without_patient_ids_patients_cannot_be_chosen(engine, at):
+    engine.patients = False
+    page = at("dataset")
+    assert not page.unit.buttons["patient"].isEnabled()
+    assert "does not say which images" in page._unit_note.text
+
+
+def test_the_checkpoint_question_must_be_answered_and_yes_blocks(at):
+    page = at("checkpoint")
+    assert "Answer the question" in page.ready()
+    page.answer.buttons["yes"].click()
+    assert "cannot be used" in page.ready()
+    page.answer.buttons["unsure"].click()
+    assert page.ready() is None
+    assert "not known" in page._answer_note.text
+    assert page.state.project.overlap_answer == "unsure"
+
+
+def test_another_checkpoint_asks_the_question_again(at):
+    page = at("checkpoint")
+    page.answer.buttons["no"].click()
+    page.buttons[1].click()
+    assert page.answer.value == ""
+    assert page.state.project.checkpoint == "photographs"
+    assert "Answer the question" in page.ready()
+
+
+def test_presets_slider_and_number_move_together(at, calm, window):
+    page = at("budget")
+    field = page.epsilon
+    field.presets[3.0].click()
+    assert field.value == 3.0
+    assert field.presets[3.0].isChecked() and not field.presets[8.0].isChecked()
+    field.slider.setValue(field.slider.maximum())
+    assert field.value == 20.0
+    field.spin.setValue(0.37)
+    assert page.state.project.epsilon == pytest.approx(0.37)
+    assert not any(button.isChecked() for button in field.presets.values())
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("epsilon", 0.0, "ε must be above 0"),
+        ("delta", "0.5", "δ must be below 1 /"),
+        ("delta", "many", "Type a number above 0"),
+        ("delta", "0", "Type a number above 0"),
+        ("batch", 9_000_000, "The batch must be below"),
+    ],
+)
+def test_a_wrong_budget_is_told_at_its_field_and_asks_nothing(
+    at, engine, field, value, said
+):
+    page = at("budget")
+    before = page.state.project
+    widgets = {
+        "epsilon": (page.epsilon.spin, page._epsilon_note),
+        "delta": (page.delta, page._delta_note),
+        "batch": (page.batch, page._batch_note),
+    }
+    widget, note = widgets[field]
+    if isinstance(value, str):
+        widget.setText(value)
+    else:
+        widget.setValue(value)
+    assert said in page.ready()
+    assert said in note.text()
+    assert said in widget.accessibleDescription()
+    assert page.state.project == before
+
+
+def test_the_preview_shows_what_the_newest_values_buy(at, engine, calm, window):
+    page = at("budget")
+    calm(window)
+    page.epsilon.spin.setValue(1.0)
+    page.epsilon.spin.setValue(2.0)
+    page.epsilon.spin.setValue(3.0)
+    assert "Working out" in page.ready()
+    calm(window)
+    assert page.state.preview.noise_multiplier == pytest.approx(0.6 + 4 / 3)
+    assert [project.epsilon for project in engine.previewed] == [10.0, 3.0]
+    assert page.curve._curve == page.state.preview.epsilon_curve
+    assert "20.1 times" in page._sentence.text()
+
+
+def test_what_the_engine_refuses_blocks_and_is_shown(at, engine, calm, window):
+    page = at("budget")
+    engine.fail["preview"] = UserError("No noise keeps this budget: raise ε.")
+    page.epsilon.spin.setValue(0.2)
+    calm(window)
+    assert page.message.text == "No noise keeps this budget: raise ε."
+    assert page.ready() is not None
+    del engine.fail["preview"]
+    page.epsilon.spin.setValue(3.0)
+    calm(window)
+    assert page.ready() is None and page.message.text == ""
+
+
+def test_a_high_budget_is_warned_of_in_words(at):
+    page = at("budget")
+    page.epsilon.spin.setValue(15.0)
+    assert "weak bound" in page._epsilon_note.text()
+    page.epsilon.spin.setValue(1.0)
+    assert "Strict" in page._epsilon_note.text()
+
+
+def test_nothing_is_spent_before_it_is_authorised(at, engine):
+    page = at("training")
+    assert engine.steps_done == 0
+    assert page.authorise.isVisible() and not page.pause.isVisible()
+    assert "Authorise" in page.ready()
+    assert not page.state.committed
+
+
+def test_a_pause_keeps_the_steps_and_resume_goes_on(at, engine, calm, window, qtbot):
+    page = at("training")
+    engine.gate.clear()
+    page.authorise.click()
+    qtbot.waitUntil(lambda: engine.steps_done == 20, timeout=20_000)
+    assert page.running and "pause it" in page.ready()
+    page.pause.click()
+    calm(window)
+    assert not page.running
+    assert "Paused after 20 steps" in page._activity.text()
+    assert "resume" in page.ready()
+    assert page.state.committed
+    engine.gate.set()
+    page.resume.click()
+    calm(window)
+    assert page.ready() is None
+    assert engine.steps_done == 40
+    assert "ε = 10 of 10" in page._charged.text()
+
+
+def test_a_failure_while_training_is_told_and_can_be_resumed(at, engine, calm, window):
+    page = at("training")
+    engine.fail["fine_tune"] = UserError("The disk is full: free some space.")
+    page.authorise.click()
+    calm(window)
+    assert page.message.text == "The disk is full: free some space."
+    assert page.ready() is not None
+    del engine.fail["fine_tune"]
+    page.authorise.click()
+    calm(window)
+    assert page.ready() is None
+
+
+def test_choices_are_fixed_once_budget_was_spent(at, window):
+    at("samples")
+    assert window.state.committed
+    for number in (0, 1, 2):
+        window.go_to(number)
+        assert window.current.ready() is None
+    dataset, checkpoint, budget = window.pages[:3]
+    assert not dataset.number.isEnabled()
+    assert not any(button.isEnabled() for button in dataset.unit.buttons.values())
+    assert not checkpoint.answer.isEnabled()
+    assert not any(button.isEnabled() for button in checkpoint.buttons)
+    assert not budget.epsilon.isEnabled() and not budget.delta.isEnabled()
+
+
+def test_the_gallery_shows_the_classes_in_turn_and_one_on_request(at, calm, window):
+    page = at("samples")
+    assert "Make the images" in page.ready()
+    page.number.setValue(12)
+    page.make.click()
+    calm(window)
+    images = page.gallery.images
+    assert images.rowCount() == 24
+    names = [images.data(images.index(row)) for row in range(4)]
+    assert names == ["normal", "tumour", "normal", "tumour"]
+    page.filter.setCurrentText("tumour")
+    assert images.rowCount() == 12
+    assert {images.data(images.index(row)) for row in range(12)} == {"tumour"}
+
+
+def test_thumbnails_are_read_when_they_are_seen(at, calm, window):
+    from PySide6.QtCore import Qt
+
+    page = at("samples")
+    page.number.setValue(80)
+    page.make.click()
+    calm(window)
+    images = page.gallery.images
+    page.gallery.grab()
+    assert 0 < len(images._thumbnails) < images.rowCount()
+    picture = images.data(images.index(0), Qt.ItemDataRole.DecorationRole)
+    assert (picture.width(), picture.height()) == (96, 96)
+
+
+def test_other_images_make_the_old_figures_void(at, calm, window):
+    at("release")
+    window.go_to(4)
+    assert window.state.utility is not None
+    window.current.make.click()
+    calm(window)
+    assert window.state.utility is None
+
+
+def test_internal_figures_are_marked_so(at, calm, window):
+    page = at("utility")
+    assert page.ready() is None and not page.done()
+    page.measure.click()
+    calm(window)
+    assert "Internal: do not publish" in page.banner.accessibleName()
+    assert page._bars.isVisible()
+    assert "Examined on 869" in page._tested.text()
+
+
+def test_a_release_is_exported_and_checked(at, calm, window):
+    page = at("release")
+    assert "ε = 10" in page._claim.text() and "each image" in page._claim.text()
+    page.export.click()
+    calm(window)
+    folder = page.state.release
+    assert folder.is_dir()
+    assert page._where.text() == str(folder)
+    assert page.destination.path != folder
+    page.verify.click()
+    calm(window)
+    assert "Everything holds" in page._verdict.text
+    (folder / "README.md").unlink()
+    page.verify.click()
+    calm(window)
+    assert "do not pass this release on" in page._verdict.text
+    assert page._checks.item(0, 0).text() == "README.md"
+
+
+def test_an_export_that_fails_says_why_and_leaves_the_page(at, engine, calm, window):
+    page = at("release")
+    engine.fail["export"] = UserError("The folder is not empty: choose another.")
+    page.export.click()
+    calm(window)
+    assert page.message.text == "The folder is not empty: choose another."
+    assert page.state.release is None and page.export.isEnabled()
+
+
+def test_one_stage_at_a_time(at, calm, window):
+    page = at("samples")
+    window.state.busy = "training"
+    page.make.click()
+    assert "Wait until" in page.message.text
+    window.state.busy = ""
+
+
+def test_words_that_promise_too_much_are_never_used(at, window):
+    from PySide6.QtWidgets import QAbstractButton, QLabel
+
+    at("release")
+    told = [
+        widget.text().lower()
+        for kind in (QLabel, QAbstractButton)
+        for widget in window.findChildren(kind)
+    ]
+    assert len(told) > 100
+    for word in (r"anonym", r"verified private", r"\bsafe\b", r"guarantee"):
+        assert not [text for text in told if re.search(word, text)]
+
+
+def test_a_started_page_of_another_project_forgets_the_first(window, tmp_path, calm):
+    page = window.pages[0]
+    page.start_sample(tmp_path / "one")
+    calm(window)
+    first = window.state.workspace
+    page.start_sample(tmp_path / "two")
+    calm(window)
+    assert window.state.workspace.path == tmp_path / "two"
+    flow.continue_project(window.state.engine, first.path, Watcher())
