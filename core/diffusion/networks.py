@@ -72,6 +72,8 @@ class NetworkConfig:
 
 
 def _check(config: NetworkConfig) -> None:
+    channels, attention = config.channels, config.attention_levels
+    lists = isinstance(channels, tuple) and isinstance(attention, tuple)
     sizes = (
         config.resolution,
         config.fold,
@@ -79,15 +81,20 @@ def _check(config: NetworkConfig) -> None:
         config.groups,
         config.head_channels,
         config.classes,
-        *config.channels,
+        *(channels if lists else ()),
     )
     sound = (
-        all(isinstance(size, int) and 1 <= size <= 4096 for size in sizes)
+        lists
+        and all(isinstance(size, int) and 1 <= size <= 4096 for size in sizes)
         and config.image_channels in (1, 3)
-        and 1 <= len(config.channels) <= 8
-        and config.resolution % (config.fold * 2 ** (len(config.channels) - 1)) == 0
-        and all(channel % config.groups == 0 for channel in config.channels)
-        and all(0 <= level < len(config.channels) for level in config.attention_levels)
+        and 1 <= len(channels) <= 8
+        and config.resolution % (config.fold * 2 ** (len(channels) - 1)) == 0
+        and all(channel % config.groups == 0 for channel in channels)
+        and all(level in range(len(channels)) for level in attention)
+        # The middle block attends at the width of the coarsest level.
+        and all(
+            channels[level] % config.head_channels == 0 for level in (*attention, -1)
+        )
     )
     if not sound:
         raise UserError(

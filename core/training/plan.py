@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 
 from core.checkpoints.cards import CheckpointCard
 from core.checkpoints.catalogue import find
@@ -133,10 +134,13 @@ def read_recipe(project: Project) -> Recipe:
     )
 
 
+@lru_cache(maxsize=64)
 def bind(
     budget: Budget, declared_count: int, recipe: Recipe, classes: int
 ) -> tuple[Mechanism, MomentRelease | None]:
     """Calibrate the noise so that everything together keeps the budget.
+
+    Remembered: the plan asks again what its preview has just asked.
 
     Guarantee: the ε of all charges, evaluated together at the fine discretisation, is
     at most `budget.epsilon`.

@@ -1,0 +1,184 @@
+"""What was charged stays charged, whatever happens to the process or the file."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sqlite3
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from core.errors import UserError
+from core.privacy.accounting import Charge
+from core.privacy.ledger import GENESIS, Account, Ledger
+
+STEP = Charge(
+    noise_multiplier=2.0,
+    count=1,
+    sampling_probability=0.1,
+    population=500,
+    batch_cap=91,
+)
+RELEASE = Charge(noise_multiplier=9.0, count=1)
+TERMS = "image, add_or_remove_one"
+
+
+def account(run: str = "a", dataset: str = "data", terms: str = TERMS) -> Account:
+    return Account(dataset=dataset, run=run, terms=terms)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "home" / "ledger.sqlite3"
+
+
+@pytest.fixture
+def ledger(path):
+    opened = Ledger(path)
+    yield opened
+    opened.close()
+
+
+def test_equal_charges_add_up_over_all_runs(ledger):
+    for run in ("a", "a", "b"):
+        ledger.commit(account(run), STEP)
+    ledger.commit(account("a"), RELEASE)
+    ledger.commit(account("a", dataset="other"), STEP)
+    ledger.commit(account("a", terms="patient, add_or_remove_one"), STEP)
+    found = {c.noise_multiplier: c.count for c in ledger.charged("data", TERMS)}
+    assert found == {2.0: 3, 9.0: 1}
+    own = {c.noise_multiplier: c.count for c in ledger.charged("data", TERMS, "a")}
+    assert own == {2.0: 2, 9.0: 1}
+    assert ledger.charged("data", TERMS, "b") == (STEP,)
+
+
+def test_it_survives_being_reopened(ledger, path):
+    head = ledger.commit(account(), STEP)
+    ledger.close()
+    again = Ledger(path)
+    assert again.charged("data", TERMS) == (STEP,)
+    assert again.head() == head
+    again.close()
+
+
+def test_only_its_owner_can_read_it(ledger, path):
+    ledger.commit(account(), STEP)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) & 0o077 == 0
+    for side in path.parent.iterdir():
+        assert stat.S_IMODE(side.stat().st_mode) & 0o077 == 0, side
+
+
+def test_every_commit_waits_for_the_disk(ledger):
+    """synchronous = FULL (2): a committed charge survives a power cut."""
+    (level,) = ledger._database.execute("PRAGMA synchronous").fetchone()
+    assert level == 2
+
+
+@pytest.mark.parametrize("sql", ["UPDATE entries SET count = 1", "DELETE FROM entries"])
+def test_rows_can_neither_be_changed_nor_deleted(ledger, path, sql):
+    ledger.commit(account(), STEP)
+    other = sqlite3.connect(path)
+    with pytest.raises(sqlite3.IntegrityError, match="append-only"):
+        other.execute(sql)
+    other.close()
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        "UPDATE entries SET count = 1 WHERE id = 1",
+        "UPDATE entries SET dataset = 'x' WHERE id = 2",
+        "UPDATE entries SET charge = replace(charge, '2.0', '8.0') WHERE id = 3",
+        "DELETE FROM entries WHERE id = 2",
+    ],
+)
+def test_an_edited_row_is_found(ledger, path, edit):
+    for _ in range(3):
+        ledger.commit(account(), Charge(noise_multiplier=2.0, count=2))
+    ledger.close()
+    other = sqlite3.connect(path)
+    other.executescript(f"DROP TRIGGER no_update; DROP TRIGGER no_delete; {edit}")
+    other.close()
+    with pytest.raises(UserError, match="edited"):
+        Ledger(path)
+
+
+def test_a_rollback_is_found(ledger, path, tmp_path):
+    first = ledger.commit(account(), STEP)
+    ledger.close()
+    shutil.copytree(path.parent, tmp_path / "backup")
+    later = Ledger(path)
+    second = later.commit(account(), STEP)
+    assert later.contains(first) and later.contains(second)
+    later.close()
+    shutil.rmtree(path.parent)
+    shutil.copytree(tmp_path / "backup", path.parent)
+    restored = Ledger(path)
+    assert restored.contains(first) and restored.contains(GENESIS)
+    assert not restored.contains(second)
+    restored.close()
+
+
+def test_a_file_that_is_no_ledger_is_the_users_to_put_right(path, tmp_path):
+    path.parent.mkdir()
+    path.write_bytes(b"not a database" * 100)
+    with pytest.raises(UserError, match=r"ledger.*cannot be used"):
+        Ledger(path)
+    with pytest.raises(UserError, match=r"ledger.*cannot be used"):
+        Ledger(path / "below" / "a file")
+    assert path.read_bytes() == b"not a database" * 100
+
+
+def test_a_disk_that_cannot_be_written_raises_and_adds_nothing(ledger):
+    ledger.commit(account(), STEP)
+    ledger._database.execute("PRAGMA query_only = ON")
+    with pytest.raises(UserError, match="nothing was spent"):
+        ledger.commit(account(), STEP)
+    ledger._database.execute("PRAGMA query_only = OFF")
+    assert len(ledger.entries()) == 1
+    ledger.commit(account(), STEP)
+    ledger.check()
+
+
+def test_a_full_disk_raises_and_adds_nothing(ledger):
+    (pages,) = ledger._database.execute("PRAGMA page_count").fetchone()
+    ledger._database.execute(f"PRAGMA max_page_count = {pages}")
+    long = account(run="r" * 20_000)
+    with pytest.raises(UserError, match="full"):
+        ledger.commit(long, STEP)
+    assert ledger.entries() == ()
+
+
+def test_a_charge_must_be_of_one_use_or_more(ledger):
+    with pytest.raises(UserError):
+        ledger.commit(account(), Charge(noise_multiplier=2.0, count=0))
+    assert ledger.entries() == ()
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from core.privacy.accounting import Charge
+from core.privacy.ledger import Account, Ledger
+ledger = Ledger(Path(sys.argv[1]))
+account = Account(dataset="data", run="a", terms="t")
+for _ in range(3):
+    ledger.commit(account, Charge(noise_multiplier=2.0, count=1))
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="kills a process by signal")
+def test_a_kill_right_after_the_commit_keeps_the_row(path):
+    root = Path(__file__).parents[3]
+    ended = subprocess.run([sys.executable, "-c", KILLED, str(path)], cwd=root)
+    assert ended.returncode == -signal.SIGKILL
+    ledger = Ledger(path)
+    assert [charge.count for charge in ledger.charged("data", "t")] == [3]
+    ledger.close()

@@ -1,0 +1,132 @@
+"""One unit moves each sum of the moment release by at most 1."""
+
+from __future__ import annotations
+
+import hypothesis.strategies as st
+import numpy as np
+import torch
+from hypothesis import given, settings
+from hypothesis.extra.numpy import arrays
+
+from core.privacy.moments import Contributions, sum_of_means, sum_of_squares, unstack
+
+CLASSES, WIDTH, OTHERS = 3, 4, 5
+
+hostile = st.one_of(
+    st.floats(width=32), st.sampled_from([0.0, 1e30, -3e38, 1e-40, 14.0])
+)
+images = st.integers(1, 4).flatmap(
+    lambda count: st.tuples(
+        arrays(np.float32, (count, WIDTH), elements=hostile),
+        arrays(np.int64, count, elements=st.integers(0, CLASSES - 1)),
+    )
+)
+
+
+def others() -> Contributions:
+    generator = torch.Generator().manual_seed(0)
+    return Contributions(
+        coefficients=torch.randn(OTHERS, WIDTH, generator=generator),
+        labels=torch.arange(OTHERS) % CLASSES,
+        weights=torch.ones(OTHERS),
+        classes=CLASSES,
+    )
+
+
+def with_unit(coefficients: np.ndarray, labels: np.ndarray) -> Contributions:
+    """The others and one more unit, whose images share a weight of 1."""
+    before = others()
+    weights = torch.full((len(labels),), 1 / len(labels))
+    return Contributions(
+        coefficients=torch.cat([before.coefficients, torch.from_numpy(coefficients)]),
+        labels=torch.cat([before.labels, torch.from_numpy(labels)]),
+        weights=torch.cat([before.weights, weights]),
+        classes=CLASSES,
+    )
+
+
+def norm_of(difference: torch.Tensor) -> float:
+    return float(torch.linalg.vector_norm(difference.double()))
+
+
+@settings(max_examples=150, deadline=None)
+@given(unit=images, clip_norm=st.sampled_from([0.5, 14.0]))
+def test_a_unit_moves_the_sum_of_means_by_at_most_one(unit, clip_norm):
+    moved = sum_of_means(with_unit(*unit), clip_norm) - sum_of_means(
+        others(), clip_norm
+    )
+    assert norm_of(moved) <= 1 + 1e-5
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    unit=images,
+    clip_norm=st.sampled_from([0.5, 14.0]),
+    means=arrays(np.float32, (CLASSES, WIDTH), elements=st.floats(-50, 50, width=32)),
+)
+def test_a_unit_moves_the_sum_of_squares_by_at_most_one(unit, clip_norm, means):
+    centre = torch.from_numpy(means)
+    moved = sum_of_squares(with_unit(*unit), centre, clip_norm) - sum_of_squares(
+        others(), centre, clip_norm
+    )
+    assert norm_of(moved) <= 1 + 1e-5
+
+
+def test_a_patient_weighs_no_more_than_an_image():
+    """Ten equal images of one unit, each of full length: exactly at the bound."""
+    far = np.full((10, WIDTH), 100, np.float32)
+    labels = np.zeros(10, np.int64)
+    means = torch.zeros(CLASSES, WIDTH)
+    moved = sum_of_means(with_unit(far, labels), 2.0) - sum_of_means(others(), 2.0)
+    assert abs(norm_of(moved) - 1) < 1e-5
+    moved = sum_of_squares(with_unit(far, labels), means, 2.0) - sum_of_squares(
+        others(), means, 2.0
+    )
+    assert abs(norm_of(moved) - 1) < 1e-5
+
+
+def test_rows_that_are_not_finite_add_no_coefficients():
+    broken = np.array([[1, np.nan, 0, 0], [np.inf, 0, 0, 0]], np.float32)
+    labels = np.array([1, 2])
+    moved = sum_of_means(with_unit(broken, labels), 1.0) - sum_of_means(others(), 1.0)
+    assert torch.equal(moved[:, :-1], torch.zeros(CLASSES, WIDTH))
+    means = torch.zeros(CLASSES, WIDTH)
+    assert torch.equal(
+        sum_of_squares(with_unit(broken, labels), means, 1.0),
+        sum_of_squares(others(), means, 1.0),
+    )
+
+
+def test_without_noise_the_sums_give_back_mean_and_covariance():
+    generator = torch.Generator().manual_seed(3)
+    drawn = torch.randn(500, WIDTH, generator=generator)
+    drawn = drawn @ torch.randn(WIDTH, WIDTH, generator=generator)
+    data = Contributions(
+        coefficients=drawn,
+        labels=torch.zeros(500, dtype=torch.long),
+        weights=torch.ones(500),
+        classes=1,
+    )
+    wide = 1_000.0
+    sums = sum_of_means(data, wide) * 2**0.5
+    means = sums[:, :-1] * wide / sums[:, -1:]
+    torch.testing.assert_close(means[0], drawn.mean(dim=0), rtol=1e-4, atol=1e-4)
+    squares = unstack(sum_of_squares(data, means, wide), WIDTH) * wide**2 / 500
+    expected = torch.cov(drawn.T, correction=0)
+    torch.testing.assert_close(squares[0], expected, rtol=1e-3, atol=1e-3)
+
+
+def test_unstack_is_the_inverse_of_vech_and_keeps_norms():
+    generator = torch.Generator().manual_seed(0)
+    row = torch.randn(1, WIDTH, generator=generator)
+    data = Contributions(
+        coefficients=row,
+        labels=torch.zeros(1, dtype=torch.long),
+        weights=torch.ones(1),
+        classes=1,
+    )
+    length = float(row.norm())
+    stacked = sum_of_squares(data, torch.zeros(1, WIDTH), length)
+    square = unstack(stacked, WIDTH)[0]
+    torch.testing.assert_close(square, row.T @ row / length**2)
+    assert abs(norm_of(stacked) - norm_of(square)) < 1e-6

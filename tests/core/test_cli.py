@@ -1,0 +1,181 @@
+"""Exit codes: 0 done, 2 the user's mistake in one sentence, 1 a bug."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from core import cli
+from core.errors import Stopped
+from tests.core.tiny import make_checkpoint, write_recipe
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("SFUMATO_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+def write_images(folder, classes=("dark", "bright"), count=12):
+    rng = np.random.default_rng(0)
+    for shade, name in enumerate(classes):
+        (folder / name).mkdir(parents=True)
+        for index in range(count):
+            pixels = rng.integers(0, 120, (9, 9, 3), dtype=np.uint8) + 120 * shade
+            Image.fromarray(pixels.astype(np.uint8)).save(
+                folder / name / f"{index}.png"
+            )
+    return folder
+
+
+@pytest.fixture
+def arguments(tmp_path):
+    """A run that would work."""
+    make_checkpoint(tmp_path / "checkpoint")
+    return {
+        "--source": write_images(tmp_path / "images"),
+        "--resolution": 8,
+        "--declared-count": 40,
+        "--checkpoint": tmp_path / "checkpoint",
+        "--recipe": write_recipe(tmp_path),
+        "--epsilon": 0.5,
+        "--delta": 1e-3,
+        "--device": "cpu",
+    }
+
+
+def run(project, arguments) -> int:
+    flags = [str(part) for pair in arguments.items() for part in pair]
+    return cli.main(["run", str(project), *flags])
+
+
+def complaint(capsys) -> str:
+    text = capsys.readouterr().err
+    assert "Traceback" not in text
+    lines = [line for line in text.splitlines() if line.startswith("sfumato: ")]
+    assert len(lines) == 1, text
+    return lines[0]
+
+
+def ledger_rows(home) -> int:
+    from core.privacy.ledger import Ledger
+
+    if not (home / "ledger.sqlite3").exists():
+        return 0
+    ledger = Ledger(home / "ledger.sqlite3")
+    rows = len(ledger.entries())
+    ledger.close()
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"--source": "/nowhere/at/all"}, "/nowhere/at/all"),
+        ({"--epsilon": 0}, "epsilon"),
+        ({"--delta": 0.5}, "delta"),
+        ({"--batch-size": 40}, "batch"),
+        ({"--batch-size": 4000}, "batch"),
+        ({"--recipe": "nonesuch"}, "nonesuch"),
+        ({"--checkpoint": "nonesuch"}, "nonesuch"),
+        ({"--declared-count": 5}, "declare"),
+        ({"--unit": "hospital"}, "hospital"),
+        ({"--overlap-answer": "yes"}, "checkpoint"),
+        ({"--device": "tpu"}, "tpu"),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_costs_nothing(
+    tmp_path, home, arguments, capsys, changes, named
+):
+    assert run(tmp_path / "project", arguments | changes) == cli.MISTAKE
+    assert named in complaint(capsys)
+    assert ledger_rows(home) == 0
+
+
+@pytest.mark.parametrize("kind", ["empty", "one class", "single image"])
+def test_a_folder_without_a_dataset_is_a_mistake(
+    tmp_path, home, arguments, capsys, kind
+):
+    folder = tmp_path / "poor"
+    folder.mkdir()
+    if kind != "empty":
+        write_images(folder, ("only",), 12 if kind == "one class" else 1)
+    assert run(tmp_path / "project", arguments | {"--source": folder}) == cli.MISTAKE
+    assert str(folder) in complaint(capsys)
+    assert ledger_rows(home) == 0
+
+
+def test_a_project_that_cannot_be_written_is_a_mistake(tmp_path, arguments, capsys):
+    (tmp_path / "in the way").write_text("")
+    assert run(tmp_path / "in the way" / "project", arguments) == cli.MISTAKE
+    assert "in the way" in complaint(capsys)
+    assert (tmp_path / "in the way").read_text() == ""
+
+
+def test_a_ledger_that_cannot_be_written_is_a_mistake(
+    tmp_path, home, arguments, capsys
+):
+    home.write_text("a file where the folder should be")
+    assert run(tmp_path / "project", arguments) == cli.MISTAKE
+    assert "ledger" in complaint(capsys)
+
+
+@pytest.mark.parametrize("command", ["sample", "evaluate"])
+def test_a_project_that_is_not_there_is_a_mistake(tmp_path, capsys, command):
+    assert cli.main([command, str(tmp_path / "none")]) == cli.MISTAKE
+    assert str(tmp_path / "none") in complaint(capsys)
+
+
+def test_a_wrong_config_is_a_mistake(tmp_path, capsys):
+    config = tmp_path / "wishes.toml"
+    config.write_text("epsilom = 3\n")
+    project = str(tmp_path / "project")
+    assert cli.main(["run", project, "--config", str(config)]) == cli.MISTAKE
+    assert "epsilom" in complaint(capsys)
+
+
+def test_a_bug_is_owned_up_to(monkeypatch, tmp_path, capsys):
+    def broken(*_):
+        raise ZeroDivisionError("surprise")
+
+    monkeypatch.setattr(cli, "_inspect", broken)
+    assert cli.main(["inspect", str(tmp_path)]) == cli.BUG
+    text = capsys.readouterr().err
+    assert "ZeroDivisionError" in text and "bug in Sfumato" in text
+
+
+def test_a_stop_says_how_to_go_on(monkeypatch, tmp_path, capsys):
+    def stopped(*_):
+        raise Stopped
+
+    monkeypatch.setattr(cli, "_inspect", stopped)
+    assert cli.main(["inspect", str(tmp_path)]) == cli.INTERRUPTED
+    assert "goes on from here" in complaint(capsys)
+
+
+def test_the_whole_line_from_images_to_a_verified_release(
+    tmp_path, home, arguments, capsys, monkeypatch
+):
+    monkeypatch.setattr(
+        "core.evaluation.report.evaluate.__kwdefaults__", {"updates": 3}
+    )
+    assert run(tmp_path / "project", arguments) == cli.DONE
+    out = capsys.readouterr().out
+    assert "ε = 0.5" in out and "do not publish" in out
+    assert ledger_rows(home) == 5  # two moment releases, three steps
+    release = tmp_path / "project" / "release" / "dataset"
+    assert cli.main(["verify", str(release), "--json"]) == cli.DONE
+    assert json.loads(capsys.readouterr().out)["holds"] is True
+
+    again = tmp_path / "again"
+    assert run(tmp_path / "project", arguments | {"--release": again}) == cli.DONE
+    assert ledger_rows(home) == 5
+    capsys.readouterr()
+    for line in ("sample", "evaluate"):
+        project = str(tmp_path / "project")
+        assert cli.main([line, project, "--json"]) == cli.DONE
+        json.loads(capsys.readouterr().out)
+    assert ledger_rows(home) == 5

@@ -1,0 +1,89 @@
+"""A project folder: one process at a time, wishes that survive, stages that count."""
+
+from __future__ import annotations
+
+import stat
+
+import pytest
+
+from core.errors import UserError
+from core.workspace import Project, Workspace, parse_project, user_folder
+
+
+def test_wishes_survive_a_round_trip(tmp_path):
+    wishes = Project(
+        source='/images of "ours"',
+        declared_count=123,
+        epsilon=2,
+        delta=1e-7,
+        unit="patient",
+        max_images_per_unit=4,
+        steps=9,
+        title="Ünïcode",
+    )
+    with Workspace.open(tmp_path / "project") as workspace:
+        assert workspace.project is None
+        workspace.save_project(wishes)
+    with Workspace.open(tmp_path / "project") as workspace:
+        assert workspace.project == wishes
+
+
+def test_one_process_at_a_time(tmp_path):
+    with Workspace.open(tmp_path / "project"):
+        with pytest.raises(UserError, match="Another Sfumato"):
+            Workspace.open(tmp_path / "project")
+    Workspace.open(tmp_path / "project").close()
+
+
+def test_folders_are_their_owners(tmp_path):
+    with Workspace.open(tmp_path / "project") as workspace:
+        for folder in (workspace.path, workspace.folder("training")):
+            assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
+def test_a_stage_counts_once_it_is_finished(tmp_path):
+    with Workspace.open(tmp_path / "project") as workspace:
+        workspace.folder("samples")
+        assert not workspace.finished("samples")
+        with pytest.raises(UserError, match="'samples'"):
+            workspace.result("samples")
+        workspace.finish("samples", {"per_class": 3})
+        assert workspace.finished("samples")
+        assert workspace.result("samples") == {"per_class": 3}
+
+
+def test_a_file_in_the_way_is_named(tmp_path):
+    (tmp_path / "project").write_text("")
+    with pytest.raises(UserError, match="project is a file"):
+        Workspace.open(tmp_path / "project")
+    with pytest.raises(UserError, match="project"):
+        Workspace.open(tmp_path / "project" / "below")
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("epsilon = ", "TOML"),
+        ("epsilom = 3", "epsilom"),
+        ('epsilon = "three"', "epsilon"),
+        ("declared_count = 1.5", "declared_count"),
+        ("steps = true", "steps"),
+        ("title = 3", "title"),
+    ],
+)
+def test_a_wrong_project_file_names_the_field(tmp_path, text, named):
+    with pytest.raises(UserError, match=named):
+        parse_project(text, tmp_path / "project.toml")
+
+
+def test_none_leaves_a_wish_alone():
+    assert Project(steps=3).changed(steps=None, epsilon=2.0) == Project(
+        steps=3, epsilon=2.0
+    )
+
+
+def test_the_ledger_is_kept_outside_the_project(monkeypatch, tmp_path):
+    monkeypatch.setenv("SFUMATO_HOME", str(tmp_path))
+    assert user_folder() == tmp_path
+    monkeypatch.delenv("SFUMATO_HOME")
+    assert "sfumato" in str(user_folder())

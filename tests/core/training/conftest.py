@@ -1,0 +1,30 @@
+"""A ledger, a folder, and an accountant that costs nothing while steps are counted."""
+
+from __future__ import annotations
+
+import pytest
+
+from core.privacy.ledger import Ledger
+from core.training import trainer
+
+
+@pytest.fixture
+def ledger(tmp_path):
+    opened = Ledger(tmp_path / "home" / "ledger.sqlite3")
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    path = tmp_path / "training"
+    path.mkdir()
+    return path
+
+
+@pytest.fixture
+def quick_accountant(monkeypatch):
+    """What was charged is counted; what it means is tested in the privacy room."""
+    monkeypatch.setattr(
+        trainer, "epsilon", lambda charges, *_: float(sum(c.count for c in charges))
+    )

@@ -1,0 +1,423 @@
+"""Charged ≥ performed, through stops, crashes and full disks; one clip per unit."""
+
+from __future__ import annotations
+
+import errno
+import os
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from core.checkpoints.store import load_checkpoint
+from core.errors import Stopped, UserError
+from core.events import Watcher
+from core.files import write_json
+from core.parallel import Hardware, Workers
+from core.privacy.clipping import clip, clipped_sum
+from core.training import moments as moments_room
+from core.training import trainer
+from core.training.state import TrainingState, load_newest, save_state
+from core.training.units import group_units
+from tests.core.tiny import make_dataset, make_network, make_plan, patients
+
+pytestmark = pytest.mark.usefixtures("quick_accountant")
+
+CPU = Hardware(device=torch.device("cpu"), precision=torch.float32, threads=1)
+STEPS = 3
+
+
+@pytest.fixture
+def dataset():
+    return make_dataset()
+
+
+@pytest.fixture
+def tune(dataset, folder, ledger):
+    def run(plan, watcher=None):
+        return trainer.fine_tune(
+            plan, dataset, folder, ledger, device="cpu", watcher=watcher or Watcher()
+        )
+
+    return run
+
+
+def counted(ledger, plan, dataset) -> tuple[int, int]:
+    """(moment releases, steps) that the ledger charged."""
+    charges = ledger.charged(dataset.fingerprint, plan.terms, plan.run)
+    steps = sum(c.count for c in charges if c.batch_cap is not None)
+    return sum(c.count for c in charges) - steps, steps
+
+
+def stop_at(step: int) -> Watcher:
+    """Asks to stop once so many steps are begun."""
+    seen = []
+
+    def report(progress):
+        if progress.activity == "Training with privacy" and not progress.figures:
+            seen.append(progress)
+
+    return Watcher(report=report, stop_requested=lambda: len(seen) >= step)
+
+
+def test_charges_every_step_and_both_releases_once(tune, tmp_path, ledger, dataset):
+    plan = make_plan(tmp_path, moments=True)
+    tuned = tune(plan)
+    assert counted(ledger, plan, dataset) == (2, STEPS)
+    assert (tuned.updates, tuned.steps_charged) == (STEPS, STEPS)
+    assert set(ledger.charged(dataset.fingerprint, plan.terms)) == set(plan.charges())
+    model = load_checkpoint(tuned.folder)
+    assert model.network.config.classes == 2 and model.card.steps == STEPS
+    assert tune(plan).updates == STEPS
+    assert counted(ledger, plan, dataset) == (2, STEPS)
+
+
+def test_what_is_kept_is_the_average_and_it_has_moved(tune, tmp_path, folder):
+    tuned = tune(make_plan(tmp_path))
+    parameters = [
+        p.detach() for p in load_checkpoint(tuned.folder).network.parameters()
+    ]
+    state = TrainingState.start([torch.zeros_like(p) for p in parameters])
+    assert load_newest(state, folder)
+    assert all(
+        torch.equal(a, p) for a, p in zip(state.average, parameters, strict=True)
+    )
+    assert any(
+        not torch.equal(a, w) for a, w in zip(state.average, state.weights, strict=True)
+    )
+
+
+def test_two_runs_of_one_plan_share_no_noise(tmp_path, ledger, dataset):
+    plan = make_plan(tmp_path)
+    found = []
+    for name in ("one", "two"):
+        torch.manual_seed(0)
+        np.random.seed(0)
+        (tmp_path / name).mkdir()
+        own = replace(plan, run=name)
+        tuned = trainer.fine_tune(
+            own, dataset, tmp_path / name, ledger, device="cpu", watcher=Watcher()
+        )
+        network = load_checkpoint(tuned.folder).network
+        found.append(torch.cat([p.detach().flatten() for p in network.parameters()]))
+    assert (found[0] != found[1]).float().mean() > 0.9
+
+
+def test_pause_and_resume_charge_no_step_twice(tune, tmp_path, ledger, dataset):
+    plan = make_plan(tmp_path)
+    with pytest.raises(Stopped):
+        tune(plan, stop_at(1))
+    assert counted(ledger, plan, dataset) == (0, 1)
+    tuned = tune(plan)
+    assert counted(ledger, plan, dataset) == (0, STEPS)
+    assert tuned.updates == STEPS
+
+
+@pytest.mark.parametrize("fatal_step", [1, 2, STEPS])
+def test_a_kill_after_the_charge_loses_the_step_and_no_more(
+    tune, tmp_path, ledger, dataset, monkeypatch, fatal_step
+):
+    plan = make_plan(tmp_path)
+    monkeypatch.setattr(trainer, "SECONDS_BETWEEN_STATES", -1.0)
+    real, performed = trainer.clipped_sum, []
+
+    def killed(*arguments, **options):
+        performed.append("begun")
+        if len(performed) == fatal_step:
+            raise KeyboardInterrupt
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(trainer, "clipped_sum", killed)
+    with pytest.raises(KeyboardInterrupt):
+        tune(plan)
+    assert counted(ledger, plan, dataset) == (0, fatal_step)
+    tuned = tune(plan)
+    assert counted(ledger, plan, dataset) == (0, STEPS) and len(performed) == STEPS
+    assert tuned.updates + 1 == tuned.steps_charged == STEPS
+
+
+def test_steps_lost_with_the_state_stay_charged(
+    tune, tmp_path, ledger, dataset, monkeypatch
+):
+    """No state is written between: two updates are lost, and are not made again."""
+    plan = make_plan(tmp_path)
+    real, calls = trainer.clipped_sum, []
+
+    def killed(*arguments, **options):
+        calls.append(1)
+        if len(calls) == STEPS:
+            raise KeyboardInterrupt
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(trainer, "clipped_sum", killed)
+    with pytest.raises(KeyboardInterrupt):
+        tune(plan)
+    tuned = tune(plan)
+    assert counted(ledger, plan, dataset) == (0, STEPS) and len(calls) == STEPS
+    assert (tuned.updates, tuned.steps_charged) == (0, STEPS)
+
+
+def test_a_resumed_run_draws_other_units(tmp_path, tune, monkeypatch):
+    plan = make_plan(tmp_path)
+    drawn = []
+    real = trainer.clipped_sum
+
+    def recording(units, *arguments, **options):
+        drawn.append(tuple(sorted(units.tolist())))
+        return real(units, *arguments, **options)
+
+    monkeypatch.setattr(trainer, "clipped_sum", recording)
+    for run in range(4):
+        torch.manual_seed(0)
+        with pytest.raises(Stopped):
+            tune(replace(plan, run=str(run)), stop_at(1))
+    assert len(set(drawn)) > 1
+
+
+def test_a_ledger_that_cannot_be_written_stops_before_anything_is_read(
+    tune, tmp_path, ledger, monkeypatch
+):
+    def never(*_, **__):
+        raise AssertionError("a record was read")
+
+    monkeypatch.setattr("core.training.units.UnitImages.draw", never)
+    ledger._database.execute("PRAGMA query_only = ON")
+    for moments in (False, True):
+        with pytest.raises(UserError, match="ledger"):
+            tune(make_plan(tmp_path, moments=moments))
+
+
+@pytest.mark.parametrize("releases", [1, 2])
+def test_a_crash_within_the_moments_releases_them_only_once(
+    tune, tmp_path, ledger, dataset, monkeypatch, releases
+):
+    """After one charge the sums are never read again; the run goes on without."""
+    plan = make_plan(tmp_path, moments=True)
+    if releases == 1:
+        monkeypatch.setattr(moments_room, "sum_of_means", _crash)
+    else:
+        monkeypatch.setattr(trainer, "save_moments", _crash)
+    with pytest.raises(KeyboardInterrupt):
+        tune(plan)
+    assert counted(ledger, plan, dataset) == (releases, 0)
+    monkeypatch.setattr(trainer, "release_moments", _crash)
+    tuned = tune(plan)
+    assert counted(ledger, plan, dataset) == (releases, STEPS)
+    assert tuned.updates == STEPS
+
+
+def _crash(*_, **__):
+    raise KeyboardInterrupt
+
+
+def test_kept_moments_are_used_again(tune, tmp_path, ledger, dataset, monkeypatch):
+    plan = make_plan(tmp_path, moments=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "_warm_up", _crash)
+        with pytest.raises(KeyboardInterrupt):
+            tune(plan)
+    warmed = []
+    monkeypatch.setattr(trainer, "_warm_up", lambda *of: warmed.append(of[2]))
+    tune(plan)
+    assert len(warmed) == 1 and warmed[0].means.shape[0] == 2
+    assert counted(ledger, plan, dataset) == (2, STEPS)
+
+
+@pytest.mark.parametrize("point", ["fsync", "replace"])
+def test_a_full_disk_leaves_the_older_state_and_the_run_goes_on(
+    tune, tmp_path, folder, ledger, dataset, monkeypatch, point
+):
+    plan = make_plan(tmp_path)
+    with pytest.raises(Stopped):
+        tune(plan, stop_at(1))
+    before = {path.name: path.read_bytes() for path in folder.glob("state-*")}
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, point, full)
+        with pytest.raises(UserError, match="disk is full"):
+            tune(plan, stop_at(1))
+    assert {p.name: p.read_bytes() for p in folder.glob("state-*")} == before
+    assert counted(ledger, plan, dataset) == (0, 2)
+    tuned = tune(plan)
+    assert (tuned.updates, tuned.steps_charged) == (2, STEPS)
+
+
+def test_the_watcher_hears_of_public_figures_only(tune, tmp_path):
+    heard = []
+    tune(make_plan(tmp_path, moments=True), Watcher(report=heard.append))
+    names = {name for progress in heard for name in progress.figures}
+    assert names == {"epsilon"}
+    # Equal for every data set of this declared size: totals tell nothing either.
+    totals = {p.total for p in heard if p.activity == "Training with privacy"}
+    assert totals == {STEPS}
+
+
+class Bench:
+    """A unit gradient on the tiny network, with its parts at hand."""
+
+    def __init__(self, tmp_path, dataset, **changes):
+        self.plan = make_plan(tmp_path, **changes)
+        self.network = make_network()
+        self.parameters = trainer._trained(self.network)
+        self.units = group_units(dataset, self.plan.budget.unit)
+
+    def gradient(self):
+        return trainer._unit_gradient(
+            self.plan, self.network, self.parameters, self.units, CPU
+        )
+
+    def flat(self, unit: int) -> torch.Tensor:
+        return torch.cat([part.flatten() for part in self.gradient()(unit)])
+
+
+@pytest.fixture
+def same_views(monkeypatch):
+    """The generator of the views starts alike for each unit."""
+    monkeypatch.setattr(torch.Generator, "seed", lambda self: self.manual_seed(5))
+
+
+@pytest.mark.usefixtures("same_views")
+def test_clipped_once_after_the_mean_over_the_views(tmp_path, dataset, monkeypatch):
+    """Clipping each view first gives another vector, and another guarantee."""
+    bench = Bench(tmp_path, dataset, augmentation_multiplicity=6)
+    whole = bench.flat(0)
+    singles, real = [], trainer.make_views
+
+    def views_of(*arguments, **options):
+        return list(real(*arguments, **options).split(1))
+
+    for index in range(6):
+        monkeypatch.setattr(
+            trainer, "make_views", lambda *a, i=index, **o: views_of(*a, **o)[i]
+        )
+        singles.append(bench.flat(0))
+    mean = torch.stack(singles).mean(dim=0)
+    torch.testing.assert_close(whole, mean, rtol=1e-4, atol=1e-6)
+    bound = 0.5 * float(min(single.norm() for single in singles))
+    monkeypatch.setattr(trainer, "make_views", real)
+    pool = Workers(1)
+    once = clipped_sum(
+        np.array([0]), bench.gradient(), clip_norm=bound, size=len(whole), pool=pool
+    )
+    pool.close()
+    torch.testing.assert_close(once, clip([mean], bound), rtol=1e-3, atol=1e-5)
+    per_view = torch.stack([clip([single], bound) for single in singles]).mean(dim=0)
+    assert float((once - per_view).norm()) > 0.05 * bound
+
+
+@pytest.mark.usefixtures("same_views")
+def test_memory_chunks_change_nothing(tmp_path, dataset, monkeypatch):
+    bench = Bench(tmp_path, dataset, augmentation_multiplicity=5)
+    whole = bench.flat(1)
+    for size in (1, 2, 4):
+        monkeypatch.setattr(trainer, "VIEWS_AT_ONCE", size)
+        torch.testing.assert_close(bench.flat(1), whole, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.usefixtures("same_views")
+def test_threads_change_nothing(tmp_path, dataset):
+    bench = Bench(tmp_path, dataset)
+    drawn, sums = np.arange(7), []
+    for threads in (1, 2, 3):
+        pool = Workers(threads)
+        sums.append(
+            clipped_sum(
+                drawn,
+                bench.gradient(),
+                clip_norm=0.01,
+                size=sum(p.numel() for p in bench.parameters),
+                pool=pool,
+            )
+        )
+        pool.close()
+    torch.testing.assert_close(sums[1], sums[0], rtol=1e-4, atol=1e-8)
+    torch.testing.assert_close(sums[2], sums[0], rtol=1e-4, atol=1e-8)
+
+
+def test_views_are_fresh_each_time(tmp_path, dataset):
+    bench = Bench(tmp_path, dataset)
+    assert not torch.equal(bench.flat(0), bench.flat(0))
+
+
+def test_a_unit_whose_gradient_is_not_finite_adds_nothing(
+    tmp_path, dataset, monkeypatch
+):
+    bench = Bench(tmp_path, dataset)
+    real = trainer.to_network
+
+    def broken(pixels):
+        images = real(pixels)
+        images[:, :, 0, 0] = float("nan")
+        return images
+
+    monkeypatch.setattr(trainer, "to_network", broken)
+    size = sum(p.numel() for p in bench.parameters)
+    pool = Workers(1)
+    total = clipped_sum(
+        np.array([0, 1]), bench.gradient(), clip_norm=0.01, size=size, pool=pool
+    )
+    pool.close()
+    assert torch.equal(total, torch.zeros(size))
+
+
+@pytest.mark.usefixtures("same_views")
+def test_a_patient_counts_once_however_many_images(tmp_path, monkeypatch):
+    dataset = make_dataset(20, patients=4)
+    bench = Bench(tmp_path, dataset, unit=patients(3), augmentation_multiplicity=2)
+    seen, real = [], trainer.mean_loss
+
+    def loss(network, views, *rest):
+        seen.append(len(views.clean))
+        return real(network, views, *rest)
+
+    monkeypatch.setattr(trainer, "mean_loss", loss)
+    size = sum(p.numel() for p in bench.parameters)
+    pool = Workers(1)
+    total = clipped_sum(
+        np.array([2]), bench.gradient(), clip_norm=1e-4, size=size, pool=pool
+    )
+    pool.close()
+    assert seen == [3 * 2]
+    assert float(total.double().norm()) <= 1e-4 * (1 + 1e-6)
+
+
+def test_states_two_are_kept_and_a_damaged_one_is_passed_over(folder):
+    def state(value: float, updates: int) -> TrainingState:
+        made = TrainingState.start([torch.full((2, 3), value)])
+        made.updates = updates
+        return made
+
+    for updates in range(1, 5):
+        save_state(state(float(updates), updates), folder)
+    names = sorted(path.name for path in folder.glob("state-*.safetensors"))
+    assert names == ["state-000003.safetensors", "state-000004.safetensors"]
+    found = state(0.0, 0)
+    assert load_newest(found, folder) and found.updates == 4
+    assert torch.equal(found.weights[0], torch.full((2, 3), 4.0))
+
+    newest = folder / names[1]
+    content = bytearray(newest.read_bytes())
+    content[-1] ^= 1
+    for damaged in (bytes(content), newest.read_bytes()[:20], b""):
+        newest.write_bytes(damaged)
+        found = state(0.0, 0)
+        assert load_newest(found, folder) and found.updates == 3
+        assert torch.equal(found.average[0], torch.full((2, 3), 3.0))
+    write_json((folder / names[0]).with_suffix(".json"), {"sha256": "0" * 64})
+    assert not load_newest(state(0.0, 0), folder)
+
+
+def test_a_state_holds_everything_an_update_changes(folder):
+    """Weights, average and both of Adam's moments, and none taken for another."""
+    made = TrainingState.start([torch.full((2,), 1.0)])
+    for value, group in enumerate((made.average, made.first, made.second), start=2):
+        group[0].fill_(value)
+    save_state(made, folder)
+    found = TrainingState.start([torch.zeros(2)])
+    assert load_newest(found, folder)
+    groups = (found.weights, found.average, found.first, found.second)
+    assert [group[0][0].item() for group in groups] == [1, 2, 3, 4]
