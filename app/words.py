@@ -15,16 +15,18 @@ def count(number: int, noun: str, plural: str = "") -> str:
 
 def duration(seconds: float) -> str:
     """
-    >>> duration(20), duration(100), duration(3000), duration(9000), duration(200_000)
-    ('under a minute', '2 minutes', '50 minutes', '2.5 hours', '2.3 days')
+    >>> duration(20), duration(100), duration(3000)
+    ('under a minute', 'about 2 minutes', 'about 50 minutes')
+    >>> duration(9000), duration(200_000)
+    ('about 2.5 hours', 'about 2.3 days')
     """
     if seconds < 60:
         return "under a minute"
     if seconds < 90 * 60:
-        return count(math.ceil(seconds / 60), "minute")
+        return f"about {count(math.ceil(seconds / 60), 'minute')}"
     if seconds < 48 * 3600:
-        return f"{seconds / 3600:.1f} hours"
-    return f"{seconds / 86_400:.1f} days"
+        return f"about {seconds / 3600:.1f} hours"
+    return f"about {seconds / 86_400:.1f} days"
 
 
 def epsilon(value: float) -> str:

@@ -280,7 +280,7 @@ class BudgetPage(Page):
             ),
             (
                 self.tr("Time on this computer"),
-                self.tr("about {time}").format(time=duration(forecast))
+                duration(forecast)
                 if forecast is not None
                 else self.tr("measured when training starts"),
             ),

@@ -249,6 +249,8 @@ class TrainingPage(Page):
                 )
             )
             self._left.setText("")
+            self._steps.setRange(0, state.plan.mechanism.steps)
+            self._steps.setValue(state.spending.steps_done)
             self._show_charged(state.spending.epsilon_charged)
 
     def _show_review(self, plan: Plan, spending: Spending) -> None:
@@ -283,7 +285,7 @@ class TrainingPage(Page):
             ),
             (
                 self.tr("Time on this computer"),
-                self.tr("about {time}").format(time=duration(preview.forecast_seconds))
+                duration(preview.forecast_seconds)
                 if preview is not None and preview.forecast_seconds is not None
                 else "",
             ),

@@ -24,10 +24,15 @@ class FakeRecipe:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FakeMechanism:
+    steps: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class FakePlan:
     budget: Budget
     recipe: FakeRecipe
-    steps: int
+    mechanism: FakeMechanism
 
     def sentence(self) -> str:
         unit = self.budget.unit.kind.value
@@ -281,7 +286,7 @@ class FakeEngine:
                 relation=Relation(project.relation),
             ),
             recipe=FakeRecipe(images_per_class=project.images_per_class or 60),
-            steps=self.steps,
+            mechanism=FakeMechanism(steps=self.steps),
         )
 
     def spending(

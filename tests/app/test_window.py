@@ -98,6 +98,8 @@ def test_a_paused_training_opens_paused(at, window, open_window, calm, qtbot, en
     calm(again)
     assert again.current.resume.isVisible()
     assert "Paused after 20 steps" in again.current._activity.text()
+    bar = again.current._steps
+    assert (bar.value(), bar.maximum()) == (20, 40)
     assert not again.current.authorise.isVisible()
 
 
