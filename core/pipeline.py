@@ -70,7 +70,11 @@ def make_plan(
     """Bind data set, checkpoint, recipe and budget to a mechanism. Spends nothing.
 
     The same wishes for the same data give the same plan again, so that training goes
-    on; other wishes give a new run, with an expense of its own.
+    on. Other wishes give a new run, unless the old one has spent already.
+
+    Raises:
+        UserError: when anything does not fit together, or the project has spent budget
+            under other wishes.
     """
     watcher.progress("Calibrating the noise", 0, 1)
     wishes = {k: v for k, v in asdict(project).items() if k not in _FREE_WISHES}
@@ -82,6 +86,7 @@ def make_plan(
             plan = planning.plan_from_facts(kept["plan"])
             number = recipe.images_per_class
             return replace(plan, recipe=replace(plan.recipe, images_per_class=number))
+        _refuse_if_spent(workspace, kept, wishes)
     plan = planning.make_plan(
         project,
         run=uuid.uuid4().hex,
@@ -95,6 +100,20 @@ def make_plan(
     workspace.finish("plan", {"plan": facts, "wishes": wishes})
     watcher.progress("Calibrating the noise", 1, 1)
     return plan
+
+
+def _refuse_if_spent(workspace: Workspace, kept: dict, wishes: dict) -> None:
+    """Results that were paid for are not thrown away for other wishes."""
+    old = planning.plan_from_facts(kept["plan"])
+    with _ledger(workspace) as ledger:
+        spent = ledger.charged(kept["wishes"]["fingerprint"], old.terms, old.run)
+    if not spent:
+        return
+    changed = sorted(k for k in wishes if kept["wishes"].get(k) != wishes[k])
+    raise UserError(
+        f"This project has spent budget under other wishes ({', '.join(changed)}): set "
+        "them back, or start a new project folder; it spends budget of its own."
+    )
 
 
 def fine_tune(

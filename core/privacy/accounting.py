@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import dp_accounting
 import scipy.optimize
@@ -51,6 +51,13 @@ class Charge:
     sampling_probability: float = 1.0
     population: int = 0
     batch_cap: int | None = None
+
+    def uncapped(self) -> Charge:
+        """The same without the cap: a shade less ε, four times faster to evaluate.
+
+        For searches and previews; a claim is evaluated as it is.
+        """
+        return replace(self, batch_cap=None)
 
     def event(self) -> dp_accounting.DpEvent:
         """The dp-accounting event of all `count` uses."""
@@ -118,7 +125,7 @@ def calibrate(
 
     def excess(logarithm: float) -> float:
         """log(ε / target) at this log noise: nearly a straight line."""
-        charges = charges_at(math.exp(logarithm))
+        charges = [charge.uncapped() for charge in charges_at(math.exp(logarithm))]
         found = epsilon(charges, delta, relation, COARSE)
         return math.log(max(found, 1e-12) / target)
 

@@ -19,9 +19,7 @@ def recipe_names() -> tuple[str, ...]:
 
 def recipe_titles() -> dict[str, str]:
     """Name → title for people, of the bundled recipes."""
-    return {
-        name: str(tomllib.loads(_text(name))["title"]) for name in recipe_names()
-    }
+    return {name: str(tomllib.loads(_text(name))["title"]) for name in recipe_names()}
 
 
 def _text(name: str) -> str:

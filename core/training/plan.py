@@ -78,13 +78,20 @@ def promise(budget: Budget, declared_count: int) -> str:
         Relation.REPLACE_SPECIAL: "blanking out",
         Relation.REPLACE_ONE: "exchanging",
     }[budget.relation]
-    # Shortest decimal that gives the number back: never rounds a claim down.
+    epsilon_text, delta_text = _exactly(budget.epsilon), _exactly(budget.delta)
     return (
         f"For anyone who sees the release, {changed} {who} changes the probability of "
-        f"any outcome by a factor of at most e^{budget.epsilon!r}, except with "
-        f"probability {budget.delta:g} (ε = {budget.epsilon!r}, δ = {budget.delta:g}, "
-        f"unit: {budget.unit.kind.value}, among at most {declared_count:,} records)."
+        f"any outcome by a factor of at most e^{epsilon_text}, except with probability "
+        f"{delta_text} (ε = {epsilon_text}, δ = {delta_text}, unit: "
+        f"{budget.unit.kind.value}, among at most {declared_count:,} records)."
     )
+
+
+def _exactly(number: float) -> str:
+    """The shortest decimal that gives the number back: a claim is never rounded."""
+    short = f"{number:g}"
+    text = short if float(short) == number else repr(number)
+    return text.replace("e-0", "e-")
 
 
 def _is_patient(unit: PrivacyUnit) -> bool:

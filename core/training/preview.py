@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from core.checkpoints.catalogue import find
 from core.privacy.accounting import COARSE, Charge, epsilon
@@ -62,7 +62,7 @@ def preview(project: Project) -> BudgetPreview:
         (
             step,
             epsilon(
-                (*releases, replace(mechanism.charge(1), count=step)),
+                (*releases, mechanism.charge(step).uncapped()),
                 budget.delta,
                 budget.relation,
                 COARSE,

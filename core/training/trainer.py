@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +26,7 @@ from core.diffusion.objective import mean_loss
 from core.diffusion.timesteps import UNIFORM
 from core.diffusion.views import make_views, to_network
 from core.errors import Stopped
-from core.events import Watcher
+from core.events import Progress, Watcher
 from core.parallel import Hardware, choose_hardware, workers
 from core.privacy.accounting import COARSE, Charge, epsilon
 from core.privacy.clipping import clipped_sum
@@ -100,9 +100,10 @@ class Purse:
         self._ledger.commit(self._account, charge)
 
     def epsilon(self) -> float:
-        """ε charged to this run so far, by the coarse accountant."""
+        """ε charged to this run so far, to look at; claims are evaluated finely."""
         budget = self._plan.budget
-        return epsilon(self.charged(), budget.delta, budget.relation, COARSE)
+        charges = [charge.uncapped() for charge in self.charged()]
+        return epsilon(charges, budget.delta, budget.relation, COARSE)
 
 
 def fine_tune(
@@ -160,8 +161,18 @@ def _start(
         return network
     moments = _moments(plan, units, purse, folder, watcher)
     if moments is not None:
-        _warm_up(plan, network, moments, folder, hardware, watcher)
+        telling = _telling(watcher, epsilon=purse.epsilon())
+        _warm_up(plan, network, moments, folder, hardware, telling)
     return network
+
+
+def _telling(watcher: Watcher, **figures: float) -> Watcher:
+    """The same watcher; every report also carries these public figures."""
+
+    def report(progress: Progress) -> None:
+        watcher.report(replace(progress, figures=figures))
+
+    return replace(watcher, report=report)
 
 
 def _moments(

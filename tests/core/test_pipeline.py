@@ -78,7 +78,7 @@ def test_wishes_that_are_refused_leave_the_plan_as_it_was(workspace, project):
     assert (workspace.folder("training") / "state").read_text() == "paid for"
 
 
-def test_all_runs_on_the_data_add_up(workspace, project):
+def test_all_runs_on_the_data_add_up(workspace, project, tmp_path):
     dataset = make_dataset()
     plan = planned(workspace, project)
     before = pipeline.spending(workspace, plan, dataset)
@@ -87,10 +87,20 @@ def test_all_runs_on_the_data_add_up(workspace, project):
     pipeline.fine_tune(workspace, plan, dataset, Watcher())
     own = pipeline.spending(workspace, plan, dataset)
     assert own.epsilon_charged == plan.epsilon and own.steps_done == 2
-    second = planned(workspace, project.changed(epsilon=0.2))
-    both = pipeline.spending(workspace, second, dataset)
+    with Workspace.open(tmp_path / "another project") as other:
+        second = planned(other, project.changed(epsilon=0.2))
+        both = pipeline.spending(other, second, dataset)
     assert both.before == plan.epsilon
     assert max(plan.epsilon, second.epsilon) < both.after <= 0.5
+
+
+def test_results_that_were_paid_for_are_not_thrown_away(workspace, project):
+    plan = planned(workspace, project)
+    tuned = pipeline.fine_tune(workspace, plan, make_dataset(), Watcher())
+    with pytest.raises(UserError, match="epsilon"):
+        planned(workspace, project.changed(epsilon=0.2))
+    assert planned(workspace, project).run == plan.run
+    assert (tuned.folder / "card.json").is_file()
 
 
 def test_a_ledger_that_was_rolled_back_is_refused(workspace, project, home):

@@ -276,8 +276,13 @@ class Bench:
 
 @pytest.fixture
 def same_views(monkeypatch):
-    """The generator of the views starts alike for each unit."""
-    monkeypatch.setattr(torch.Generator, "seed", lambda self: self.manual_seed(5))
+    """The views of every unit are drawn alike, whenever they are drawn."""
+    real = trainer.make_views
+
+    def alike(*arguments, generator, **options):
+        return real(*arguments, generator=generator.manual_seed(5), **options)
+
+    monkeypatch.setattr(trainer, "make_views", alike)
 
 
 @pytest.mark.usefixtures("same_views")
