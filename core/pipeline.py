@@ -180,6 +180,7 @@ def export(
 ) -> Release:
     """Write the release: images, audit, reports, hashes. Nothing internal."""
     training = workspace.result("training")
+    workspace.folder("release")  # The usual destination lies in it.
     synthetic = _synthetic(workspace, plan)
     fingerprint = workspace.result("dataset")["fingerprint"]
     project = workspace.project or Project()
