@@ -32,12 +32,17 @@ def run_demo(folder: Path, watcher: Watcher) -> int:
     """Generate the sample, run every stage, say what came out.
 
     Raises:
-        UserError: when the folder holds something else.
+        UserError: when the folder holds something else, or a finished demo.
     """
     known = {"sample", "project", "release"}
     if folder.exists() and not {item.name for item in folder.iterdir()} <= known:
         raise UserError(
             f"The folder {folder} holds other things: name a new one for the demo."
+        )
+    if (folder / "release").exists():
+        raise UserError(
+            f"The demo was done already: look at {folder / 'release'}, or delete "
+            f"{folder} to do it again."
         )
     sample = folder / "sample"
     if not (sample / "camelyon17_v1.0" / "metadata.csv").exists():

@@ -9,11 +9,12 @@ import numpy as np
 from core.audience import Audience, Figure
 from core.data.dataset import ImageDataset, Split
 from core.errors import UserError
-from core.evaluation.classifier import accuracy, train_classifier
+from core.evaluation.classifier import BATCH, accuracy, train_classifier
 from core.events import Watcher
 from core.parallel import choose_hardware
 
-UPDATES = 1200
+EPOCHS, FEWEST_UPDATES, MOST_UPDATES = 12, 400, 1200
+"""Length of a classifier's training, counted on the real images; the same for both."""
 
 SYNTHETIC = "accuracy after training on synthetic images only"
 REAL = "accuracy after training on the real images"
@@ -71,7 +72,7 @@ def evaluate(
     flip: bool,
     device: str,
     watcher: Watcher,
-    updates: int = UPDATES,
+    updates: int | None = None,
 ) -> UtilityReport:
     """Train one classifier on synthetic and one on real images; test both on real ones.
 
@@ -94,6 +95,9 @@ def evaluate(
         (SYNTHETIC, synthetic_images, synthetic_labels),
         (REAL, dataset.images[training], dataset.labels[training]),
     )
+    if updates is None:
+        wanted = EPOCHS * len(training) // BATCH
+        updates = min(max(wanted, FEWEST_UPDATES), MOST_UPDATES)
     figures = []
     for name, images, labels in sources:
         network = train_classifier(

@@ -164,3 +164,19 @@ def test_noise_is_never_below_the_floor(monkeypatch):
         lambda noise: [Charge(noise_multiplier=noise, count=1)], 50.0, 0.1, ADD_REMOVE
     )
     assert noise == pytest.approx(1.5)
+
+
+@pytest.mark.parametrize(
+    ("noise", "probability", "steps"), [(1.0, 0.01, 500), (2.0, 0.1, 200)]
+)
+def test_agrees_with_the_accountant_of_opacus(noise, probability, steps):
+    from opacus.accountants import PRVAccountant
+
+    other = PRVAccountant()
+    other.history = [(noise, probability, steps)]
+    theirs = other.get_epsilon(delta=1e-5, eps_error=0.001)
+    charge = Charge(
+        noise_multiplier=noise, count=steps, sampling_probability=probability
+    )
+    ours = epsilon([charge], 1e-5, Relation.ADD_OR_REMOVE_ONE)
+    assert ours == pytest.approx(theirs, abs=0.005)
