@@ -158,7 +158,9 @@ def release_moments(
         ]
     )
     kept = factors.square().sum(dim=2)
-    dropped = (covariances.diagonal(dim1=1, dim2=2) - kept).clamp(min=0)
+    dropped = covariances.diagonal(dim1=1, dim2=2) - kept
+    # Twice the noise of a diagonal entry: what is below it may be noise alone.
+    dropped = dropped.where(dropped > 2 * release.squares_noise / counts, 0.0)
     return ClassMoments(
         basis=basis,
         means=means,

@@ -201,7 +201,11 @@ def test_a_crash_within_the_moments_releases_them_only_once(
     with pytest.raises(KeyboardInterrupt):
         tune(plan)
     assert counted(ledger, plan, dataset) == (releases, 0)
-    monkeypatch.setattr(trainer, "release_moments", _crash)
+
+    def again(*_, **__):
+        raise AssertionError("released twice")
+
+    monkeypatch.setattr(trainer, "release_moments", again)
     tuned = tune(plan)
     assert counted(ledger, plan, dataset) == (releases, STEPS)
     assert tuned.updates == STEPS
