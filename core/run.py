@@ -9,9 +9,10 @@ from core import pipeline
 from core.errors import UserError
 from core.evaluation.report import CHANCE, REAL, SYNTHETIC, UtilityReport
 from core.events import Watcher
+from core.parallel import choose_hardware
 from core.pipeline import Plan, Release, SyntheticSet
 from core.release import Verification, verify
-from core.training.plan import plan_from_facts
+from core.training.plan import plan_from_facts, read_budget, read_recipe
 from core.workspace import Project, Workspace
 
 
@@ -71,6 +72,8 @@ def run_project(
         raise UserError(
             f"The folder {release} is not empty: name another with --release."
         )
+    # Cheap checks first: a mistake must not replace good wishes, or cost a long read.
+    read_budget(project), read_recipe(project), choose_hardware(project.device)
     workspace.save_project(project)
     dataset = pipeline.load_dataset(workspace, project, watcher)
     plan = pipeline.make_plan(workspace, project, dataset, watcher)

@@ -25,7 +25,7 @@ from core.diffusion.networks import DenoisingNetwork, adapt_classes, parameter_c
 from core.diffusion.objective import mean_loss
 from core.diffusion.timesteps import UNIFORM
 from core.diffusion.views import make_views, to_network
-from core.errors import Stopped
+from core.errors import Stopped, UserError
 from core.events import Progress, Watcher
 from core.parallel import Hardware, choose_hardware, workers
 from core.privacy.accounting import COARSE, Charge, epsilon
@@ -238,6 +238,11 @@ def _descend(
     parameters = _trained(network)
     state = TrainingState.start(parameters)
     if not load_newest(state, folder):
+        if purse.steps_charged() or any(folder.glob("state-*.safetensors")):
+            raise UserError(
+                f"The training state in {folder} is damaged or gone: restore it from a "
+                "backup, or start a new project; what was charged stays charged."
+            )
         save_state(state, folder)
     optimiser = _adam(plan, state)
     with workers(hardware) as pool:

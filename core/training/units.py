@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from core.data.dataset import ImageDataset, Split
+from core.errors import UserError
 from core.privacy.budget import PrivacyUnit, UnitKind
 from core.privacy.noise import fresh_generator
 
@@ -55,7 +56,17 @@ class UnitImages:
 
 
 def group_units(dataset: ImageDataset, unit: PrivacyUnit) -> UnitImages:
-    """Group the training images by unit: one each, or by the grouping column."""
+    """Group the training images by unit: one each, or by the grouping column.
+
+    Raises:
+        UserError: when patients are to be protected and the data name none.
+    """
+    # PRIVACY: without a grouping column every image would pass for a patient.
+    if unit.kind is UnitKind.PATIENT and not dataset.has_groups:
+        raise UserError(
+            "The folder says nothing about patients, so no bound would hold for them: "
+            "choose the image as the unit, or add a patient column."
+        )
     rows = dataset.subset(Split.TRAIN)
     if unit.kind is UnitKind.IMAGE:
         starts = np.arange(len(rows) + 1)

@@ -430,3 +430,14 @@ def test_a_state_holds_everything_an_update_changes(folder):
     assert load_newest(found, folder)
     groups = (found.weights, found.average, found.first, found.second)
     assert [group[0][0].item() for group in groups] == [1, 2, 3, 4]
+
+
+def test_a_run_whose_states_are_all_damaged_is_not_passed_off_as_trained(
+    tune, tmp_path, folder
+):
+    plan = make_plan(tmp_path)
+    tune(plan)
+    for state in folder.glob("state-*.safetensors"):
+        state.write_bytes(b"damaged")
+    with pytest.raises(UserError, match="damaged"):
+        tune(plan)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from core.data.dataset import Split
+from core.errors import UserError
 from core.privacy.budget import PrivacyUnit
 from core.training.units import group_units
 from tests.core.tiny import make_dataset, patients
@@ -45,3 +46,8 @@ def test_at_most_the_limit_and_another_choice_each_time(limit):
         assert len(set(images)) == limit
         seen |= set(images)
     assert len(seen) > 2 * limit
+
+
+def test_patients_are_not_promised_where_the_data_name_none():
+    with pytest.raises(UserError, match="patients"):
+        group_units(make_dataset(9), patients(2))
