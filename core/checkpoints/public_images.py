@@ -22,7 +22,8 @@ from core.events import Watcher
 Random = np.random.Generator
 CANVAS = 96  # Drawn large, reduced by area to the working resolution: smooth edges.
 
-# Public domain or CC0 (their sources are listed in scikit-image's data/README.txt).
+# Public domain or CC0 by scikit-image's own documentation, which names no known
+# restrictions for the coins and no licence for the moon.
 # The stained-tissue picture there is left out: it serves as a private stand-in.
 PHOTOGRAPHS = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg",
                "hubble_deep_field.jpg", "camera.png", "moon.png", "brick.png",

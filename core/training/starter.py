@@ -100,13 +100,14 @@ def pretrain_starter(
         pretraining_data=(
             f"{images:,} procedural pictures of {len(KINDS)} kinds "
             f"({', '.join(KINDS)}) drawn by core/checkpoints/public_images.py with "
-            f"seed {seed}; the photographs are crops of eleven public-domain pictures "
+            f"seed {seed}; the photographs are crops of eleven pictures "
             "that ship with scikit-image. No clinical image, and no person but an "
             "astronaut's official portrait."
         ),
         pretraining_licences=(
             "procedural: none needed; glyphs: DejaVu (free) and STIX (OFL-1.1) fonts; "
-            "photographs: public domain or CC0"
+            "photographs: public domain or CC0, but coins (no known copyright "
+            "restrictions) and moon (scikit-image states no licence)"
         ),
         parameterisation=Parameterisation.VELOCITY.value,
         steps=steps,
