@@ -143,10 +143,22 @@ def start_sample(engine: Engine, folder: Path, watcher: Watcher) -> Opened:
 
 
 def start_project(
-    engine: Engine, folder: Path, source: Path, watcher: Watcher
+    engine: Engine,
+    folder: Path,
+    source: Path,
+    watcher: Watcher,
+    *,
+    grey: bool = False,
 ) -> Opened:
-    """Make `folder` a project over the images in `source`, and read them."""
-    return _start(engine, folder, lambda _: engine.new_project(source), watcher)
+    """Make `folder` a project over the images in `source`, and read them.
+
+    Whether they are `grey` is declared, never found out from them.
+    """
+
+    def begin(_: Workspace) -> Project:
+        return replace(engine.new_project(source), grey=grey)
+
+    return _start(engine, folder, begin, watcher)
 
 
 def _start(

@@ -93,7 +93,6 @@ QLabel[role="heading"] { font-size: 15px; font-weight: 600; }
 QLabel[role="strong"] { font-weight: 600; }
 QLabel[role="figure"] { font-size: 21px; font-weight: 600; }
 QLabel[role="hint"] { color: $muted; }
-QLabel[role="error"] { color: $error_text; font-weight: 600; }
 QLabel[role="path"] { font-family: monospace; }
 QFrame[role="card"] {
     background: $card; border: 1px solid $line; border-radius: 8px;
@@ -107,6 +106,9 @@ QFrame[role="warning"] {
     background: $warning_ground; border-left-color: $warning_line;
 }
 QFrame[role="error"] { background: $error_ground; border-left-color: $error_line; }
+QLabel[role="error"] {
+    color: $error_text; font-weight: 600; background: transparent; border: none;
+}
 
 QPushButton {
     background: $card; border: 1px solid $border; border-radius: 6px;

@@ -104,12 +104,14 @@ class DatasetPage(Page):
             self._adopt,
         )
 
-    def start_images(self, folder: Path, source: Path) -> None:
-        """Make a project of the images in `source`."""
+    def start_images(self, folder: Path, source: Path, grey: bool = False) -> None:
+        """Make a project of the images in `source`, declared grey or in colour."""
         engine = self._engine()
         self.run(
             self.tr("Reading images"),
-            lambda watcher: flow.start_project(engine, folder, source, watcher),
+            lambda watcher: flow.start_project(
+                engine, folder, source, watcher, grey=grey
+            ),
             self._adopt,
         )
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from PySide6.QtCore import Signal
 from PySide6.QtGui import QDragEnterEvent, QDragLeaveEvent, QDropEvent
 from PySide6.QtWidgets import (
+    QCheckBox,
     QFileDialog,
     QGridLayout,
     QHBoxLayout,
@@ -25,12 +26,12 @@ class Welcome(QWidget):
 
     Signals:
         sample_wanted: Project folder for the sample dataset.
-        images_wanted: Project folder, folder of images.
+        images_wanted: Project folder, folder of images, whether they are grey.
         project_wanted: Project folder to go on with.
     """
 
     sample_wanted = Signal(object)
-    images_wanted = Signal(object, object)
+    images_wanted = Signal(object, object, bool)
     project_wanted = Signal(object)
 
     def __init__(self) -> None:
@@ -64,6 +65,7 @@ class Welcome(QWidget):
         )
         self.project.line.setPlaceholderText(str(HOME / self.tr("name")))
         self.project.edited.connect(lambda _: self._enable())
+        self.grey = QCheckBox(self.tr("The images are &grey, without colour"))
         self.read = QPushButton(self.tr("&Read the images"))
         self.read.setProperty("primary", True)
         self.read.clicked.connect(self._read)
@@ -83,9 +85,10 @@ class Welcome(QWidget):
             1,
             1,
         )
-        grid.setRowMinimumHeight(2, 8)
-        grid.addWidget(project_label, 3, 0)
-        grid.addWidget(self.project, 3, 1)
+        grid.addWidget(self.grey, 2, 1)
+        grid.setRowMinimumHeight(3, 8)
+        grid.addWidget(project_label, 4, 0)
+        grid.addWidget(self.project, 4, 1)
         grid.addWidget(
             label(
                 self.tr(
@@ -94,7 +97,7 @@ class Welcome(QWidget):
                 ),
                 "hint",
             ),
-            4,
+            5,
             1,
         )
         card.rows.addLayout(grid)
@@ -149,7 +152,9 @@ class Welcome(QWidget):
 
     def _read(self) -> None:
         if self.images.path is not None and self.project.path is not None:
-            self.images_wanted.emit(self.project.path, self.images.path)
+            self.images_wanted.emit(
+                self.project.path, self.images.path, self.grey.isChecked()
+            )
 
     def _suggest(self) -> None:
         images = self.images.path

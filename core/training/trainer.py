@@ -28,9 +28,9 @@ from core.diffusion.views import make_views, to_network
 from core.errors import Stopped, UserError
 from core.events import Progress, Watcher
 from core.parallel import Hardware, choose_hardware, workers
-from core.privacy.accounting import COARSE, Charge, epsilon
+from core.privacy.accounting import Charge
 from core.privacy.clipping import clipped_sum
-from core.privacy.ledger import Account, Ledger
+from core.privacy.ledger import Ledger
 from core.privacy.mechanism import Commit, private_step
 from core.training.moments import (
     ClassMoments,
@@ -40,6 +40,7 @@ from core.training.moments import (
 )
 from core.training.plan import Plan
 from core.training.public import PublicTraining, train
+from core.training.purse import Purse
 from core.training.state import TrainingState, load_newest, save_state
 from core.training.units import UnitImages, group_units
 
@@ -66,44 +67,6 @@ class FineTuned:
     updates: int
     steps_charged: int
     epsilon_charged: float
-
-
-class Purse:
-    """One run's account: charges it, and knows what is left.
-
-    Guarantee: never charges more than the plan's committed steps and releases.
-    """
-
-    def __init__(self, plan: Plan, dataset: str, ledger: Ledger) -> None:
-        self._plan, self._ledger = plan, ledger
-        self._account = Account(dataset=dataset, run=plan.run, terms=plan.terms)
-
-    def charged(self) -> tuple[Charge, ...]:
-        """What the ledger holds of this run."""
-        account = self._account
-        return self._ledger.charged(account.dataset, account.terms, account.run)
-
-    def steps_charged(self) -> int:
-        """DP-SGD steps charged, whether or not they reached the weights."""
-        return sum(c.count for c in self.charged() if c.batch_cap is not None)
-
-    def moments_charged(self) -> bool:
-        """Whether the one release of moments was begun."""
-        return any(c.batch_cap is None for c in self.charged())
-
-    def steps_left(self) -> int:
-        """Committed steps not yet charged."""
-        return self._plan.mechanism.steps - self.steps_charged()
-
-    def commit(self, charge: Charge) -> None:
-        """Write a charge to the ledger; returns when it is on disk."""
-        self._ledger.commit(self._account, charge)
-
-    def epsilon(self) -> float:
-        """ε charged to this run so far, to look at; claims are evaluated finely."""
-        budget = self._plan.budget
-        charges = [charge.uncapped() for charge in self.charged()]
-        return epsilon(charges, budget.delta, budget.relation, COARSE)
 
 
 def fine_tune(

@@ -54,6 +54,17 @@ def test_a_wrong_folder_is_told_on_the_page_in_the_engines_words(
     assert window.state.workspace is None
 
 
+@pytest.mark.parametrize("grey", [False, True])
+def test_images_are_grey_when_they_are_declared_so(window, tmp_path, calm, grey):
+    welcome = window.current.welcome
+    welcome.images.set_path(tmp_path)
+    welcome.project.set_path(tmp_path / "project")
+    welcome.grey.setChecked(grey)
+    welcome.read.click()
+    calm(window)
+    assert window.state.project.grey is grey
+
+
 def test_the_declared_number_must_not_be_below_what_was_found(at):
     page = at("dataset")
     found = page.state.findings.train
