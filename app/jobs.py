@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 
 from PySide6.QtCore import QObject, Qt, QThread, QTimer, Signal, Slot
 
@@ -49,8 +50,10 @@ class _Worker(QObject):
         self.ended.emit(*outcome)
 
     def _report(self, progress: Progress) -> None:
-        # The other thread looks for it when it has time: no signal, so no flood.
-        self.latest = progress
+        # The other thread looks for it when it has time: no signal, so no flood. A
+        # figure stands until it is replaced, for its own report may never be looked at.
+        figures = dict(self.latest.figures) if self.latest else {}
+        self.latest = replace(progress, figures=figures | dict(progress.figures))
 
 
 class Job(QObject):

@@ -31,6 +31,15 @@ def heard(qtbot):
     return run
 
 
+def test_a_figure_stands_until_it_is_replaced(heard):
+    def task(watcher):
+        watcher.progress("Training", 1, 3, epsilon=7.5)
+        watcher.progress("Training", 2, 3)
+
+    (_, last), _ = heard(task)
+    assert (last.done, dict(last.figures)) == (2, {"epsilon": 7.5})
+
+
 def test_a_result_arrives_as_it_was_returned(heard):
     result = object()
     assert heard(lambda _: result) == [("finished", result)]
