@@ -38,6 +38,8 @@ class SamplesPage(Page):
         self._files: Files | None = None
         self.column.addWidget(self._make_card())
         self.column.addWidget(self._gallery_card(), 1)
+        # Takes the room while there is no gallery to take it.
+        self.column.addStretch(0)
 
     def enter(self, state: State) -> None:
         super().enter(state)

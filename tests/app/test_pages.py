@@ -257,6 +257,12 @@ def test_choices_are_fixed_once_budget_was_spent(at, window):
     assert not budget.epsilon.isEnabled() and not budget.delta.isEnabled()
 
 
+def test_before_there_are_images_the_page_keeps_to_its_top(at):
+    page = at("samples")
+    card = page.make.parentWidget()
+    assert card.height() <= card.sizeHint().height() + 4
+
+
 def test_the_gallery_shows_the_classes_in_turn_and_one_on_request(at, calm, window):
     page = at("samples")
     assert "Make the images" in page.ready()
