@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         SyntheticSet,
         UtilityReport,
     )
+    from core.privacy.selftest.report import SelfTest
     from core.release import Verification
     from core.workspace import Project, Workspace
 
@@ -78,6 +79,7 @@ class Engine(Protocol):
         self, workspace: Workspace, plan: Plan, destination: Path, watcher: Watcher
     ) -> Release: ...
     def verify(self, folder: Path) -> Verification: ...
+    def self_test(self, watcher: Watcher) -> SelfTest: ...
 
 
 class PipelineEngine:
@@ -207,3 +209,8 @@ class PipelineEngine:
         from core.release import verify
 
         return verify(folder)
+
+    def self_test(self, watcher: Watcher) -> SelfTest:
+        from core.privacy.selftest.run import self_test
+
+        return self_test(watcher)

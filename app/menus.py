@@ -10,6 +10,7 @@ from PySide6.QtWidgets import QApplication, QMessageBox
 
 from app import theme
 from app.glossary import GlossaryDialog
+from app.widgets.selftest import SelfTestDialog
 
 if TYPE_CHECKING:
     from app.window import Window
@@ -46,6 +47,10 @@ def add_menus(window: Window) -> None:
         QKeySequence(QKeySequence.StandardKey.HelpContents),
         lambda: GlossaryDialog(window).open(),
     )
+    guide.addAction(
+        window.tr("Check the &privacy engine …"),
+        lambda: _check_engine(window),
+    )
     guide.addAction(window.tr("&About Sfumato"), lambda: _about(window))
 
 
@@ -55,6 +60,12 @@ def _wear(scheme: Qt.ColorScheme) -> None:
     application.styleHints().setColorScheme(scheme)
     # Platforms that know no schemes of their own do not send the change.
     theme.wear(application, scheme)
+
+
+def _check_engine(window: Window) -> None:
+    dialog = SelfTestDialog(window.state.engine, window)
+    dialog.crashed.connect(window.show_crash)
+    dialog.open()
 
 
 def _about(window: Window) -> None:

@@ -89,6 +89,29 @@ def build_parser() -> argparse.ArgumentParser:
     pretrain.add_argument("--seed", type=int, default=0)
     pretrain.add_argument("--device", default="auto")
 
+    bring = add(
+        "import-checkpoint",
+        _import_checkpoint,
+        "Bring in a public checkpoint from disk; without a path, list what is known.",
+    )
+    bring.add_argument("path", type=Path, nargs="?", help=".pt file, diffusers folder")
+    bring.add_argument("name", nargs="?", help="what it will be called here")
+    bring.add_argument("--known", default="", help="which of the catalogue's it is")
+    bring.add_argument(
+        "--overlap", default="", help="could it contain these patients: no, unsure, yes"
+    )
+    for name in ("overlap-reason", "title", "licence", "source", "pretraining-data",
+                 "pretraining-licences"):  # fmt: skip
+        bring.add_argument(f"--{name}", default="", help="for its card")
+    bring.add_argument("--process", help="eps, v-cosine-1000, eps-linear-1000, edm, …")
+    for name in ("resolution", "heads", "head-channels"):
+        bring.add_argument(f"--{name}", type=int, help="where the file cannot tell")
+    bring.add_argument("--attention-order", help="legacy or new, where it cannot tell")
+    bring.add_argument(
+        "--null-class", action="store_true", help="the last label means no label"
+    )
+    bring.add_argument("--json", action="store_true")
+
     run = add("run", _run, "Do all stages; started again, goes on where it stopped.")
     run.add_argument("project", type=Path, help="project folder, made if not there")
     run.add_argument("--config", type=Path, help="TOML file of wishes to start from")
@@ -109,6 +132,32 @@ def build_parser() -> argparse.ArgumentParser:
             stage.add_argument("--images-per-class", type=int)
         if name == "export":
             stage.add_argument("release", type=Path)
+
+    ledger = add("ledger", _ledger, "Say what was spent on which data, and check it.")
+    ledger.add_argument(
+        "about",
+        nargs="?",
+        metavar="PROJECT",
+        help="only its data: a project folder, or the beginning of a fingerprint",
+    )
+    ledger.add_argument(
+        "--cap",
+        type=float,
+        metavar="EPSILON",
+        help="refuse, from now on, what would spend more than this on the data; "
+        "recorded for good, and the newest counts",
+    )
+    for name in ("unit", "relation"):
+        ledger.add_argument(f"--{name}", help="of the cap; else the project's")
+    ledger.add_argument("--delta", type=float, help="of ε; else the cap's or project's")
+    ledger.add_argument("--json", action="store_true")
+
+    selftest = add(
+        "selftest",
+        _selftest,
+        "Check the privacy engine on this machine; reads no images, spends nothing.",
+    )
+    selftest.add_argument("--json", action="store_true")
 
     verify = add("verify", _verify, "Check a release: hashes, and ε from σ, q and T.")
     verify.add_argument("release", type=Path)
@@ -210,7 +259,42 @@ def _pretrain(options: argparse.Namespace, watcher: Watcher) -> None:
     print(f"Checkpoint of {card.parameters:,} parameters in {card.folder}.")
 
 
+def _import_checkpoint(options: argparse.Namespace, watcher: Watcher) -> None:
+    from core.checkpoints.importing import Hints, Import, import_checkpoint
+    from core.checkpoints.published import published
+
+    if options.path is None:
+        for entry in published():
+            no = f"; not to be imported: {entry.refused}" if entry.refused else ""
+            print(f"{entry.name}: {entry.title}, {entry.megabytes:,} MB{no}")
+        return
+    if options.name is None:
+        raise UserError(
+            "Give the checkpoint a name: sfumato import-checkpoint PATH NAME."
+        )
+    given = vars(options)
+    hints = Hints(**{field.name: given[field.name] for field in fields(Hints)})
+    wishes = {field.name: given.get(field.name) for field in fields(Import)}
+    wishes |= {"hints": hints, "published": options.known}
+    card = import_checkpoint(Import(**wishes), watcher)
+    if options.json:
+        _print(asdict(card))
+    else:
+        print(f"{card.name}: {card.parameters:,} parameters, in {card.folder}.")
+
+
 def _run(options: argparse.Namespace, watcher: Watcher) -> None:
+    from core.training.distributed import gathered
+    from core.training.following import follow
+
+    with gathered() as leads:
+        if leads:
+            _run_all(options, watcher)
+        else:
+            follow()
+
+
+def _run_all(options: argparse.Namespace, watcher: Watcher) -> None:
     from core.run import run_project
     from core.workspace import Project, Workspace, parse_project
 
@@ -264,6 +348,41 @@ def _export(options: argparse.Namespace, watcher: Watcher) -> None:
         _print({"folder": release.folder, "audit": release.audit})
     else:
         print(f"Release written to {release.folder}.")
+
+
+def _ledger(options: argparse.Namespace, watcher: Watcher) -> None:
+    from core.statement import set_cap, statement
+
+    if options.cap is not None:
+        if options.about is None:
+            raise UserError("A cap is for one data set: name its project folder.")
+        set_cap(
+            options.about,
+            options.cap,
+            delta=options.delta,
+            unit=options.unit,
+            relation=options.relation,
+        )
+    found = statement(options.about, options.delta)
+    if options.json:
+        _print(found.to_json())
+    else:
+        print(found.text())
+
+
+def _selftest(options: argparse.Namespace, watcher: Watcher) -> int:
+    from core.privacy.selftest.run import self_test
+
+    found = self_test(watcher)
+    if options.json:
+        _print(found.to_json())
+    else:
+        print(found.text())
+    if found.clean:
+        return DONE
+    # An engine that breaks its promise is a bug, as is a self-test that is blind.
+    print(f"sfumato: {found.headline()} {found.advice()}", file=sys.stderr)
+    return BUG
 
 
 def _verify(options: argparse.Namespace, watcher: Watcher) -> int:

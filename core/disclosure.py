@@ -9,11 +9,13 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 
+from core.diffusion.adapters import ALL
 from core.privacy.accounting import FINE, Charge
 from core.privacy.budget import UnitKind
 from core.privacy.noise import STATEMENT
 from core.release import AuditFacts
 from core.training.plan import Plan
+from core.training.recipe import Recipe
 from core.workspace import Project
 
 PACKAGES = ("torch", "diffusers", "dp-accounting", "numpy", "safetensors", "pillow")
@@ -115,6 +117,8 @@ def audit_facts(
             "summing four draws, not excluded."
         ),
         trainable_parameters=trainable_parameters,
+        frozen_parts=frozen_parts(recipe),
+        adapters=adapters(recipe),
         normalisation_constants={
             "pixel_scale": "x / 127.5 − 1",
             "origin": "range of 8-bit pixels, not fitted to any data",
@@ -155,6 +159,25 @@ def audit_facts(
         images_per_class=recipe.images_per_class,
         image_size=(plan.resolution, plan.resolution),
         colour="grey" if plan.image_channels == 1 else "RGB",
+    )
+
+
+def frozen_parts(recipe: Recipe) -> str:
+    """Which weights DP-SGD leaves as they were."""
+    if ALL in recipe.trained:
+        return "none: every weight is trained"
+    if not recipe.trained:
+        return "every weight of the network"
+    return f"every weight but those of: {', '.join(recipe.trained)}"
+
+
+def adapters(recipe: Recipe) -> str:
+    """What DP-SGD trains beside frozen weights."""
+    if not recipe.lora_rank:
+        return "none"
+    return (
+        f"of rank {recipe.lora_rank}, beside the query, key, value and output of every "
+        "attention; folded into the weights after training"
     )
 
 

@@ -6,14 +6,18 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from core.errors import UserError
 
 OWNER_ONLY_FOLDER = 0o700
+_UNFINISHED = ".part"
 
 
 def private_folder(path: Path) -> Path:
@@ -23,7 +27,9 @@ def private_folder(path: Path) -> Path:
         UserError: when it cannot be made.
     """
     try:
-        path.mkdir(parents=True, exist_ok=True, mode=OWNER_ONLY_FOLDER)
+        if not path.is_dir():
+            path.mkdir(parents=True, exist_ok=True, mode=OWNER_ONLY_FOLDER)
+            sync_folder(path.parent)
     except OSError as error:
         raise explained(error, path) from error
     return path
@@ -37,22 +43,61 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
 
     Raises:
         UserError: when the disk is full or the folder cannot be written; `path` is then
-            as it was.
+            as it was, or whole and new.
     """
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        handle, name = tempfile.mkstemp(
+            prefix=f".{path.name}.", suffix=_UNFINISHED, dir=path.parent
+        )
         os.close(handle)
         temporary = Path(name)
         try:
             write(temporary)
             with open(temporary, "rb+") as written:
-                os.fsync(written.fileno())
+                _sync(written.fileno())
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
         sync_folder(path.parent)
-    except OSError as error:
-        raise explained(error, path) from error
+    except Exception as error:
+        if (cause := _disk_error(error)) is None:
+            raise
+        raise explained(cause, path) from error
+
+
+def _disk_error(error: Exception) -> OSError | None:
+    """The error of the disk behind this one, if there is one.
+
+    The safetensors library reports a full disk as an error of its own, with the number
+    in its text.
+    """
+    if isinstance(error, OSError):
+        return error
+    number = re.search(r"\(os error (\d+)\)", str(error))
+    return OSError(int(number[1]), os.strerror(int(number[1]))) if number else None
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Delete what a kill or a power cut left of files that were being written here.
+
+    Only where nobody else may be writing.
+    """
+    for pattern in (f".*{_UNFINISHED}", ".tmp??????"):  # safetensors makes the second.
+        for left in folder.glob(pattern):
+            with suppress(OSError):
+                left.unlink()
+
+
+def _sync(handle: int) -> None:
+    """Make an open file survive a power cut."""
+    if sys.platform == "darwin":
+        import fcntl
+
+        # There, fsync alone leaves it in the drive's own memory.
+        with suppress(OSError):  # Some network drives cannot do more than fsync.
+            fcntl.fcntl(handle, fcntl.F_FULLFSYNC)
+            return
+    os.fsync(handle)
 
 
 def sync_folder(path: Path) -> None:
@@ -60,15 +105,38 @@ def sync_folder(path: Path) -> None:
     if os.name == "posix":
         handle = os.open(path, os.O_RDONLY)
         try:
-            os.fsync(handle)
+            _sync(handle)
         finally:
             os.close(handle)
 
 
 def write_json(path: Path, content: object) -> None:
     """Write JSON atomically, with stable key order."""
-    text = json.dumps(content, indent=2, ensure_ascii=False, sort_keys=True) + "\n"
-    write_atomically(path, lambda file: file.write_text(text, encoding="utf-8"))
+    write_atomically(
+        path, lambda file: file.write_text(_json(content), encoding="utf-8")
+    )
+
+
+def overwrite_json(path: Path, content: object) -> None:
+    """Write a small JSON file in place, without waiting for the disk.
+
+    For content of constant length that may be a little old after a power cut.
+
+    Raises:
+        UserError: when it cannot be written.
+    """
+    try:
+        with open(path, "r+b") as file:
+            file.write(_json(content).encode())
+            file.truncate()
+    except FileNotFoundError:
+        write_json(private_folder(path.parent) / path.name, content)
+    except OSError as error:
+        raise explained(error, path) from error
+
+
+def _json(content: object) -> str:
+    return json.dumps(content, indent=2, ensure_ascii=False, sort_keys=True) + "\n"
 
 
 def read_json(path: Path) -> dict:

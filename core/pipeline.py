@@ -12,31 +12,35 @@ from __future__ import annotations
 import json
 import shutil
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 
-from core.checkpoints.cards import read_card
 from core.data import ImageDataset, load
 from core.disclosure import audit_facts
 from core.errors import UserError
 from core.evaluation import report
 from core.evaluation.report import UtilityReport
 from core.events import Watcher
-from core.files import private_folder, read_json, require_space, write_json
-from core.privacy.accounting import Charge, epsilon
-from core.privacy.ledger import Ledger
+from core.files import private_folder, remove_unfinished, require_space
 from core.release import Release, export_release
+from core.spending import (
+    Spending,
+    alone_with,
+    open_ledger,
+    refuse_above_cap,
+    spending_so_far,
+    spending_with,
+)
 from core.synthesis import sampling
 from core.synthesis.sampling import SyntheticSet
 from core.training import plan as planning
 from core.training import trainer
+from core.training.frozen import trained_parameters
 from core.training.plan import Plan
 from core.training.preview import BudgetPreview, preview
 from core.training.trainer import MODEL, FineTuned
 from core.training.units import group_units
-from core.workspace import Project, Workspace, user_folder
+from core.workspace import Project, Workspace
 
 __all__ = [
     "BudgetPreview", "FineTuned", "Plan", "Release", "Spending", "SyntheticSet",
@@ -73,20 +77,21 @@ def make_plan(
     on. Other wishes give a new run, unless the old one has spent already.
 
     Raises:
-        UserError: when anything does not fit together, or the project has spent budget
-            under other wishes.
+        UserError: when anything does not fit together, the project has spent budget
+            under other wishes, or the plan would go above the data set's lifetime cap.
     """
     watcher.progress("Calibrating the noise", 0, 1)
     wishes = {k: v for k, v in asdict(project).items() if k not in _FREE_WISHES}
-    wishes["fingerprint"] = dataset.fingerprint
     recipe = planning.read_recipe(project)
+    wishes |= planning.recipe_wishes(recipe) | {"fingerprint": dataset.fingerprint}
     if workspace.finished("plan"):
         kept = workspace.result("plan")
-        if kept["wishes"] == json.loads(json.dumps(wishes)):
+        changed = _changed(kept["wishes"], wishes)
+        if not changed:
             plan = planning.plan_from_facts(kept["plan"])
             number = recipe.images_per_class
             return replace(plan, recipe=replace(plan.recipe, images_per_class=number))
-        _refuse_if_spent(workspace, kept, wishes)
+        _refuse_if_spent(workspace, kept, changed)
     plan = planning.make_plan(
         project,
         run=uuid.uuid4().hex,
@@ -94,6 +99,8 @@ def make_plan(
         image_channels=dataset.images.shape[3],
         units_present=group_units(dataset, planning.read_budget(project).unit).present,
     )
+    with open_ledger(workspace) as ledger:
+        refuse_above_cap(ledger, plan, dataset.fingerprint)
     for stage in _AFTER_PLAN:
         shutil.rmtree(workspace.path / stage, ignore_errors=True)
     facts = planning.plan_facts(plan)
@@ -102,30 +109,46 @@ def make_plan(
     return plan
 
 
-def _refuse_if_spent(workspace: Workspace, kept: dict, wishes: dict) -> None:
+def _changed(kept: dict, wishes: dict) -> list[str]:
+    """Names of the wishes that differ from those kept.
+
+    One that an older version did not know counts as left at its default.
+    """
+    before = asdict(Project()) | kept
+    wishes = json.loads(json.dumps(wishes))
+    return sorted(k for k, v in wishes.items() if before.get(k, v) != v)
+
+
+def _refuse_if_spent(workspace: Workspace, kept: dict, changed: list[str]) -> None:
     """Results that were paid for are not thrown away for other wishes."""
     old = planning.plan_from_facts(kept["plan"])
-    with _ledger(workspace) as ledger:
-        spent = ledger.charged(kept["wishes"]["fingerprint"], old.terms, old.run)
-    if not spent:
-        return
-    changed = sorted(k for k in wishes if kept["wishes"].get(k) != wishes[k])
-    raise UserError(
-        f"This project has spent budget under other wishes ({', '.join(changed)}): set "
-        "them back, or start a new project folder; it spends budget of its own."
-    )
+    with open_ledger(workspace) as ledger:
+        spent = ledger.charged(kept["wishes"]["fingerprint"], run=old.run)
+    if spent:
+        raise UserError(
+            f"This project has spent budget under other wishes ({', '.join(changed)}): "
+            "set them back, or start a new project folder; it spends budget of its own."
+        )
 
 
 def fine_tune(
     workspace: Workspace, plan: Plan, dataset: ImageDataset, watcher: Watcher
 ) -> FineTuned:
-    """Spend the budget: charge, train with privacy, keep the averaged weights."""
+    """Spend the budget: charge, train with privacy, keep the averaged weights.
+
+    Raises:
+        UserError: when it would go above the data set's lifetime cap, somebody else
+            spends on the data set, or the ledger or the disk cannot be used.
+    """
     folder = workspace.folder("training")
     if workspace.finished("training"):
         facts = workspace.result("training")
-        return FineTuned(folder=folder / MODEL, **facts)
+        known = {field.name for field in fields(FineTuned)} & facts.keys()
+        return FineTuned(folder=folder / MODEL, **{name: facts[name] for name in known})
     require_space(folder, _bytes_needed(plan))
-    with _ledger(workspace) as ledger:
+    remove_unfinished(private_folder(folder / MODEL))
+    with alone_with(dataset.fingerprint), open_ledger(workspace) as ledger:
+        refuse_above_cap(ledger, plan, dataset.fingerprint)
         tuned = trainer.fine_tune(
             plan, dataset, folder, ledger, device=_device(workspace), watcher=watcher
         )
@@ -184,20 +207,20 @@ def export(
     synthetic = _synthetic(workspace, plan)
     fingerprint = workspace.result("dataset")["fingerprint"]
     project = workspace.project or Project()
-    with _ledger(workspace) as ledger:
-        entries = ledger.entries(fingerprint)
-        spent = _epsilon(plan, ledger.charged(fingerprint, plan.terms))
-        charged = _epsilon(plan, ledger.charged(fingerprint, plan.terms, plan.run))
+    with open_ledger(workspace) as ledger:
+        spent = spending_so_far(ledger, plan, fingerprint)
         head = ledger.head()
     facts = audit_facts(
         plan,
         project,
-        trainable_parameters=read_card(workspace.path / "training" / MODEL).parameters,
+        trainable_parameters=trained_parameters(
+            workspace.path / "training" / MODEL, plan.recipe
+        ),
         updates=training["updates"],
         steps_charged=training["steps_charged"],
-        epsilon_charged=charged,
-        lifetime_epsilon=spent,
-        lifetime_runs=len({entry.account.run for entry in entries}),
+        epsilon_charged=spent.of_run,
+        lifetime_epsilon=spent.of_all,
+        lifetime_runs=spent.runs,
         ledger_head=head,
     )
     release = export_release(
@@ -207,56 +230,10 @@ def export(
     return release
 
 
-@dataclass(frozen=True, kw_only=True)
-class Spending:
-    """What the ledger holds of a data set, under the plan's unit and relation.
-
-    Attributes:
-        before: ε charged by all other runs on it.
-        after: ε charged once this plan has run to its end.
-        steps_done: Steps of this plan already charged; above 0 it was interrupted.
-        epsilon_charged: ε charged to this plan so far.
-        other_terms: Other units or relations that were charged; they do not add up
-            with these.
-    """
-
-    before: float
-    after: float
-    steps_done: int
-    epsilon_charged: float
-    other_terms: tuple[str, ...]
-
-
 def spending(workspace: Workspace, plan: Plan, dataset: ImageDataset) -> Spending:
     """What was and what would be spent on these data."""
-    with _ledger(workspace) as ledger:
-        entries = ledger.entries(dataset.fingerprint)
-        everything = ledger.charged(dataset.fingerprint, plan.terms)
-        own = ledger.charged(dataset.fingerprint, plan.terms, plan.run)
-    others = _difference(everything, own)
-    terms = {entry.account.terms for entry in entries} - {plan.terms}
-    return Spending(
-        before=_epsilon(plan, others),
-        after=_epsilon(plan, (*others, *plan.charges())),
-        steps_done=sum(c.count for c in own if c.batch_cap is not None),
-        epsilon_charged=_epsilon(plan, own),
-        other_terms=tuple(sorted(terms)),
-    )
-
-
-def _difference(
-    everything: tuple[Charge, ...], own: tuple[Charge, ...]
-) -> tuple[Charge, ...]:
-    spent = {replace(charge, count=0): charge.count for charge in own}
-    left = (
-        replace(charge, count=charge.count - spent.get(replace(charge, count=0), 0))
-        for charge in everything
-    )
-    return tuple(charge for charge in left if charge.count > 0)
-
-
-def _epsilon(plan: Plan, charges: tuple[Charge, ...]) -> float:
-    return epsilon(charges, plan.budget.delta, plan.budget.relation)
+    with open_ledger(workspace) as ledger:
+        return spending_with(ledger, plan, dataset.fingerprint)
 
 
 def _synthetic(workspace: Workspace, plan: Plan) -> SyntheticSet:
@@ -274,23 +251,3 @@ def _bytes_needed(plan: Plan) -> int:
 
 def _device(workspace: Workspace) -> str:
     return (workspace.project or Project()).device
-
-
-@contextmanager
-def _ledger(workspace: Workspace) -> Iterator[Ledger]:
-    """The user's ledger, checked against the head that this workspace saw last."""
-    ledger = Ledger(user_folder() / "ledger.sqlite3")
-    seen = workspace.path / "ledger-head.json"
-    try:
-        if seen.is_file() and not ledger.contains(read_json(seen)["head"]):
-            # PRIVACY: a ledger that was rolled back would forget what was spent.
-            raise UserError(
-                f"The budget ledger {ledger.path} has forgotten charges that this "
-                "project made: restore its newest copy before you spend more."
-            )
-        try:
-            yield ledger
-        finally:
-            write_json(seen, {"head": ledger.head()})
-    finally:
-        ledger.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -11,6 +12,9 @@ from types import FrameType
 from tqdm import tqdm
 
 from core.events import Progress, Watcher
+
+ECHO = 1.0
+"""Seconds within which a second request to stop is the first one again."""
 
 
 class Bars:
@@ -56,13 +60,15 @@ def watching() -> Iterator[Watcher]:
     A second Ctrl-C ends the program at once; what was charged stays charged.
     """
     bars = Bars()
-    asked: list[bool] = []
+    asked: list[float] = []
 
     def ask(number: int, frame: FrameType | None) -> None:
-        if asked:
+        asked.append(time.monotonic())
+        # torchrun passes on what the terminal has sent to every process already.
+        if asked[-1] - asked[0] > ECHO:
             raise KeyboardInterrupt
-        asked.append(True)
-        print("\nStopping at the next safe point ...", file=sys.stderr)
+        if len(asked) == 1:
+            print("\nStopping at the next safe point ...", file=sys.stderr)
 
     before = {
         name: signal.signal(name, ask) for name in (signal.SIGINT, signal.SIGTERM)

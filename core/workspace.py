@@ -15,6 +15,7 @@ from core.files import (
     explained,
     private_folder,
     read_json,
+    remove_unfinished,
     write_atomically,
     write_json,
 )
@@ -127,7 +128,27 @@ class Workspace:
         if path.is_file():
             raise UserError(f"{path} is a file: choose a folder for the project.")
         private_folder(path)
-        return cls(path, _lock(path / ".lock"))
+        lock = locked(
+            path / ".lock",
+            f"Another Sfumato window or command works in {path}: close it first.",
+        )
+        for folder in (path, *(path / stage for stage in STAGES)):
+            remove_unfinished(folder)
+        return cls(path, lock)
+
+    @classmethod
+    def look(cls, path: Path) -> Workspace:
+        """A project folder to read only, whoever may be working in it.
+
+        Raises:
+            UserError: when it holds no project.
+        """
+        path = path.expanduser().absolute()
+        if not (path / PROJECT_FILE).is_file():
+            raise UserError(
+                f"There is no project in {path}: make one with sfumato run."
+            )
+        return cls(path, None)
 
     def close(self) -> None:
         """Let others open it."""
@@ -194,8 +215,21 @@ def user_folder() -> Path:
     return Path(moved) if moved else platformdirs.user_data_path("sfumato")
 
 
-def _lock(path: Path) -> int | None:
-    """An exclusive lock that the operating system drops when the process ends."""
+def witness_folder() -> Path:
+    """Where Sfumato remembers the ledger's head, apart from the ledger if it can."""
+    moved = os.environ.get("SFUMATO_HOME")
+    return Path(moved) / "witness" if moved else platformdirs.user_state_path("sfumato")
+
+
+def locked(path: Path, refusal: str) -> int:
+    """An exclusive lock that the operating system drops when the process ends.
+
+    Returns:
+        A handle that `os.close` unlocks.
+
+    Raises:
+        UserError: saying `refusal` when somebody else holds it.
+    """
     try:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
@@ -211,7 +245,5 @@ def _lock(path: Path) -> int | None:
             msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
     except OSError:
         os.close(handle)
-        raise UserError(
-            f"Another Sfumato window or command works in {path.parent}: close it first."
-        ) from None
+        raise UserError(refusal) from None
     return handle

@@ -30,17 +30,17 @@ class Message(QFrame):
         """What is shown; empty when nothing is."""
         return self._text.text() if self.isVisibleTo(self.parentWidget()) else ""
 
-    def note(self, text: str) -> None:
+    def note(self, text: str, weight: str = "") -> None:
         """Show something good to know."""
-        self._say("note", self.tr("Note"), text)
+        self._say("note", weight or self.tr("Note"), text)
 
     def warn(self, text: str, weight: str = "") -> None:
         """Show something to think about before going on."""
         self._say("warning", weight or self.tr("Please read"), text)
 
-    def error(self, text: str) -> None:
+    def error(self, text: str, weight: str = "") -> None:
         """Show what went wrong and what to do about it."""
-        self._say("error", self.tr("Not possible"), text)
+        self._say("error", weight or self.tr("Not possible"), text)
 
     def clear(self) -> None:
         """Say nothing any more."""

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from core.diffusion.process import Parameterisation
+from core.diffusion.process import Process
 from core.errors import UserError
 from core.files import read_json, write_json
 
 CARD = "card.json"
+OVERLAP_ANSWERS = ("no", "unsure", "yes")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,12 +27,18 @@ class CheckpointCard:
         pretraining_licences: Licences of that data.
         parameters: Count of numbers in the network.
         resolution: Pixels per side.
-        parameterisation: "eps" or "v": what the network predicts.
-        timestep_bounds, timestep_weights: The mixture it was trained with.
-        steps, batch_size: Length of the pretraining.
+        parameterisation: What the network predicts and on which noise schedule, as
+            `Process.parse` reads it: "v", "edm", "eps-cosine-4000-rescaled".
+        steps, batch_size: Length of the pretraining; 0 where that is not known.
         command: The command that made it.
         sha256: Of the weights file.
         folder: Where it lies (not part of the file).
+        source: Where an imported file was published.
+        source_sha256: Of the file that was imported.
+        conversion: What was read from it, and what was left out.
+        overlap: The answer to "could it contain these patients?" that was given at
+            the import: "no", "unsure", "yes"; "" when not asked.
+        overlap_reason: Why, in the words of whoever answered.
     """
 
     name: str
@@ -48,11 +55,32 @@ class CheckpointCard:
     command: str
     sha256: str
     folder: Path
+    source: str = ""
+    source_sha256: str = ""
+    conversion: str = ""
+    overlap: str = ""
+    overlap_reason: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse values that no card can have.
+
+        Raises:
+            TypeError, ValueError: naming the field.
+            UserError: for a parameterisation that does not exist.
+        """
+        kinds = {"str": str, "int": int}
+        for field in fields(self):
+            kind = kinds.get(str(field.type))
+            if kind and type(getattr(self, field.name)) is not kind:
+                raise TypeError(f"{field.name} is not a {kind.__name__}")
+        if self.overlap not in ("", *OVERLAP_ANSWERS):
+            raise ValueError(f"overlap is {self.overlap!r}")
+        _ = self.predicts
 
     @property
-    def predicts(self) -> Parameterisation:
-        """The parameterisation as a type."""
-        return Parameterisation(self.parameterisation)
+    def predicts(self) -> Process:
+        """How the network was trained, as a type."""
+        return Process.parse(self.parameterisation)
 
 
 def write_card(card: CheckpointCard) -> None:
@@ -73,12 +101,11 @@ def read_card(folder: Path) -> CheckpointCard:
             f"The folder {folder} holds no checkpoint that Sfumato knows (no {CARD}): "
             "choose one from the list, or make one with sfumato pretrain."
         )
+    content = read_json(folder / CARD)
     try:
-        card = CheckpointCard(folder=folder, **read_json(folder / CARD))
-        Parameterisation(card.parameterisation)
-    except (TypeError, ValueError) as error:
+        return CheckpointCard(folder=folder, **content)
+    except (TypeError, ValueError, UserError) as error:
         raise UserError(
             f"The card of the checkpoint {folder} is not complete ({error}): copy the "
             "checkpoint again from its source."
         ) from None
-    return card

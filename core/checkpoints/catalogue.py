@@ -1,11 +1,15 @@
-"""Which public checkpoints are at hand."""
+"""Which checkpoints are at hand: bundled, imported, or made from nothing."""
 
 from __future__ import annotations
 
+from contextlib import suppress
 from importlib import resources
 from pathlib import Path
 
 from core.checkpoints.cards import CARD, CheckpointCard, read_card
+from core.checkpoints.scratch import is_scratch, make_scratch
+from core.errors import UserError
+from core.workspace import user_folder
 
 
 def bundled_folder() -> Path:
@@ -13,22 +17,45 @@ def bundled_folder() -> Path:
     return Path(str(resources.files("resources"))) / "checkpoints"
 
 
-def available() -> tuple[CheckpointCard, ...]:
+def imported_folder() -> Path:
+    """Where imported checkpoints are kept, outside any project."""
+    return user_folder() / "checkpoints"
+
+
+def bundled() -> tuple[CheckpointCard, ...]:
     """The cards of the checkpoints that come with Sfumato, by name."""
     folders = sorted(path.parent for path in bundled_folder().glob(f"*/{CARD}"))
     return tuple(read_card(folder) for folder in folders)
 
 
+def imported() -> tuple[CheckpointCard, ...]:
+    """The cards of the imported checkpoints, by name; damaged ones are left out."""
+    cards = []
+    for path in sorted(imported_folder().glob(f"[!.]*/{CARD}")):
+        with suppress(UserError):
+            cards.append(read_card(path.parent))
+    return tuple(cards)
+
+
+def available() -> tuple[CheckpointCard, ...]:
+    """The cards of all checkpoints that can be chosen from."""
+    return (*bundled(), *imported())
+
+
 def find(name: str) -> CheckpointCard:
-    """The card of a bundled checkpoint, or of a checkpoint folder.
+    """The card of a checkpoint, by name or by folder.
 
     Args:
-        name: A name in the catalogue, or the path of a folder.
+        name: The name of a bundled or an imported checkpoint, of an untrained network
+            (see `scratch`), which is then made, or the path of a folder.
 
     Raises:
         UserError: when there is no such checkpoint.
     """
-    for card in available():
+    for card in bundled():
         if card.name == name:
             return card
-    return read_card(Path(name).expanduser())
+    if is_scratch(name):
+        return make_scratch(name, imported_folder())
+    kept = imported_folder() / name
+    return read_card(kept if kept.is_dir() else Path(name).expanduser())

@@ -8,5 +8,14 @@ from __future__ import annotations
 from core.data.dataset import ImageDataset, Problem, Split
 from core.data.inspection import Inspection
 from core.data.loading import inspect, load
+from core.data.options import ReadOptions
 
-__all__ = ["ImageDataset", "Inspection", "Problem", "Split", "inspect", "load"]
+__all__ = [
+    "ImageDataset",
+    "Inspection",
+    "Problem",
+    "ReadOptions",
+    "Split",
+    "inspect",
+    "load",
+]

@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Final
 
@@ -25,7 +26,7 @@ from core.data.records import Records, read_records
 from core.events import Watcher
 from core.files import explained, private_folder, sha256, sync_folder
 
-_VERSION: Final = 1
+_VERSION: Final = 3
 _READY: Final = "prepared-"
 _UNFINISHED: Final = ".preparing-"
 _IMAGES: Final = "images.npy"
@@ -54,10 +55,10 @@ def open_or_prepare(
     key = _key(index, resolution, channels)
     target = cache / f"{_READY}{key[:32]}"
     try:
-        if (found := _reopened(target, key)) is None:
+        if (found := reopened(target, key)) is None:
             _prepare(index, cache, target, key, resolution, channels, watcher)
             _delete_others(cache, target)
-            found = _reopened(target, key)
+            found = reopened(target, key)
         if found is None:
             raise OSError(errno.EIO, "it does not give back what was written", target)
         return found
@@ -77,6 +78,8 @@ def _key(index: Index, resolution: int, channels: int) -> str:
     digest.update(repr(index.groups).encode("utf-8", "surrogateescape"))
     if index.official_splits is not None:
         digest.update(index.official_splits.tobytes())
+    if index.left_out is not None:
+        digest.update(index.left_out.tobytes())
     digest.update(repr(index.problems).encode("utf-8", "surrogateescape"))
     digest.update(index.images.signature().encode())
     return digest.hexdigest()
@@ -125,6 +128,7 @@ def _write_records(draft: Path, records: Records, index: Index, key: str) -> Non
             units=records.units,
             splits=records.splits,
             official_splits=records.official_splits,
+            sketch=records.sketch,
         )
         _sync(file)
     manifest = {
@@ -134,7 +138,8 @@ def _write_records(draft: Path, records: Records, index: Index, key: str) -> Non
         "has_groups": index.groups is not None,
         "official_split_names": index.official_split_names,
         "fingerprint": records.fingerprint,
-        "problems": [[p.path, p.kind, p.message] for p in records.problems],
+        "unit_column": index.unit_column,
+        "problems": [asdict(problem) for problem in records.problems],
         "sha256": {name: sha256(draft / name) for name in (_IMAGES, _COLUMNS)},
     }
     with _created(draft / _MANIFEST) as file:
@@ -142,11 +147,11 @@ def _write_records(draft: Path, records: Records, index: Index, key: str) -> Non
         _sync(file)
 
 
-def _reopened(folder: Path, key: str) -> ImageDataset | None:
+def reopened(folder: Path, key: str | None = None) -> ImageDataset | None:
     """The cached dataset, or None when it is not there, not whole or not this one."""
     try:
         manifest = json.loads((folder / _MANIFEST).read_bytes())
-        if manifest["key"] != key:
+        if key not in (None, manifest["key"]):
             return None
         for name, digest in manifest["sha256"].items():
             if sha256(folder / name) != digest:
@@ -160,10 +165,8 @@ def _reopened(folder: Path, key: str) -> ImageDataset | None:
             official_split_names=tuple(manifest["official_split_names"]),
             format_name=manifest["format_name"],
             fingerprint=manifest["fingerprint"],
-            problems=tuple(
-                Problem(path=path, kind=kind, message=message)
-                for path, kind, message in manifest["problems"]
-            ),
+            problems=tuple(Problem(**problem) for problem in manifest["problems"]),
+            unit_column=manifest["unit_column"],
             **arrays,
         )
     except (OSError, ValueError, KeyError, TypeError):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 
 import numpy as np
@@ -16,20 +16,35 @@ class Split(IntEnum):
     HELD_OUT = 1
     """Never trained on; real data for internal evaluation only."""
 
+    UNUSED = 2
+    """Neither: the layout holds it out, but trains on other images of its unit."""
+
+
+def shown(name: str) -> str:
+    """A name with everything that cannot be seen, or written as text, replaced."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """One file that was left out, and why.
+    """A file that was left out or is to be looked at, and why.
 
     Attributes:
         path: Relative to the dataset's folder, with forward slashes.
         kind: A few words to count problems by ("cannot be decoded").
         message: One sentence with the remedy.
+        left_out: Whether the file was left out. False for a warning about files that
+            were read all the same.
     """
 
     path: str
     kind: str
     message: str
+    left_out: bool = True
+
+    def __post_init__(self) -> None:
+        # A file may be called anything, and this is shown in terminals and windows.
+        object.__setattr__(self, "path", shown(self.path))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,17 +58,22 @@ class ImageDataset:
         units: int64 [N], number of the group (patient) an image belongs to, or
             arange(N) when the format has no groups.
         has_groups: Whether `units` comes from a real grouping column.
+        unit_column: What that column is called ("patient"), "" without one.
         splits: uint8 [N], values of `Split`.
         official_splits: uint8 [N], positions in `official_split_names`: the split as
             the dataset's own authors name it, so that an evaluation can use one
             test hospital only.
         official_split_names: Such as ("train", "id_val", "val", "test").
-        format_name: "class folders", "IDX" or "WILDS Camelyon17 v1.0".
+        format_name: As `core.data.formats` names it, such as "class folders".
         fingerprint: Hex SHA-256 over the sorted pairs of (SHA-256 of the image's
             original bytes, label). Renaming or reordering files does not change it, nor
             does the working resolution. It confirms a guess of the data, so it stays
             inside unless it is keyed first.
-        problems: Every file that was left out.
+        problems: Every file that was left out, and warnings.
+        classes_confirmed: Whether `class_names` was declared by the custodian. If not,
+            it was taken from the folder, and has to be confirmed before a release.
+        sketch: uint64 [n]: a sample of hashes of the images, by which
+            `core.data.kinship` recognises a dataset that grew or shrank. Internal.
     """
 
     images: np.ndarray
@@ -67,6 +87,9 @@ class ImageDataset:
     format_name: str
     fingerprint: str
     problems: tuple[Problem, ...]
+    unit_column: str = ""
+    classes_confirmed: bool = False
+    sketch: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint64))
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import zipfile
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from core.data.cache import open_or_prepare
 from core.data.dataset import ImageDataset, Split
+from core.data.declared import apply_declarations
 from core.data.formats import FORMATS, Index
 from core.data.inspection import Inspection
+from core.data.kinship import warnings_of
+from core.data.options import ReadOptions
 from core.data.paths import is_clutter
 from core.data.reading import Picture
 from core.data.records import Records, read_records
@@ -21,21 +25,27 @@ from core.files import explained
 
 
 def inspect(
-    path: Path | str, resolution: int = 32, *, watcher: Watcher | None = None
+    path: Path | str,
+    resolution: int = 32,
+    *,
+    options: ReadOptions | None = None,
+    watcher: Watcher | None = None,
 ) -> Inspection:
     """Read every image once and say what was found; writes nothing.
 
     Args:
         path: The dataset's folder.
         resolution: Side of the working images in pixels.
+        options: What the custodian declares about the folder.
         watcher: Told of progress, asked whether to stop.
 
     Raises:
         UserError: If the folder holds no dataset that can be trained on.
         Stopped: If the watcher asked to stop.
     """
-    index = _index(Path(path), resolution)
-    channels = index.images.channels()
+    options = options or ReadOptions()
+    index = _index(Path(path), resolution, options)
+    channels = 1 if options.grey else index.images.channels()
     sizes: Counter[str] = Counter()
     modes: Counter[str] = Counter()
 
@@ -67,6 +77,8 @@ def load(
     *,
     resolution: int = 32,
     grey: bool = False,
+    options: ReadOptions | None = None,
+    known: Path | None = None,
     watcher: Watcher | None = None,
 ) -> ImageDataset:
     """Make a folder an `ImageDataset`; fast when it has not changed since.
@@ -76,8 +88,10 @@ def load(
         cache: A folder for this dataset only, kept private to its owner. It must not
             lie inside `path`.
         resolution: Side of the working images in pixels.
-        grey: Declares that the images are to be grey. Otherwise the layout decides
-            (IDX files are grey, all others colour), never the images.
+        grey: The same as `options.grey`.
+        options: What the custodian declares about the folder.
+        known: Where sketches of all datasets that were ever read are kept, beside the
+            ledger. With it, a dataset that grew or shrank is among the problems.
         watcher: Told of progress, asked whether to stop.
 
     Raises:
@@ -86,57 +100,63 @@ def load(
         Stopped: If the watcher asked to stop.
     """
     source, cache = Path(path), Path(cache)
-    index = _index(source, resolution)
+    options = options or ReadOptions()
+    index = _index(source, resolution, options)
     if cache.resolve().is_relative_to(source.resolve()):
         raise UserError(
             f"The cache {cache} lies inside the dataset's folder: choose a project "
             "folder outside it."
         )
-    channels = 1 if grey else index.images.channels()
-    return open_or_prepare(index, cache, resolution, channels, watcher or Watcher())
+    channels = 1 if grey or options.grey else index.images.channels()
+    dataset = open_or_prepare(index, cache, resolution, channels, watcher or Watcher())
+    related = warnings_of(dataset, known) if known is not None else ()
+    return replace(
+        dataset,
+        classes_confirmed=bool(options.classes),
+        problems=(*related, *dataset.problems),
+    )
 
 
-def _index(path: Path, resolution: int) -> Index:
+def _index(path: Path, resolution: int, options: ReadOptions) -> Index:
     if not 8 <= resolution <= 1024:
         raise UserError(
             f"A resolution of {resolution} pixels cannot be worked at: choose 8 to "
             "1024."
         )
-    _refuse_no_folder(path)
     try:
-        for layout in FORMATS:
-            if layout.detect(path):
-                return layout.index(path)
-        empty = all(is_clutter(entry.name) for entry in path.iterdir())
-    except OSError as error:
-        raise explained(error, path) from error
-    if empty:
-        raise UserError(
-            f"The folder {path} is empty: choose the folder that holds one folder of "
-            "images per class."
-        )
-    raise UserError(
-        f"The folder {path} holds files but no class folder: move the images into one "
-        "folder per class."
-    )
-
-
-def _refuse_no_folder(path: Path) -> None:
-    try:
-        if path.is_dir():
-            return
         if not path.exists():
             raise UserError(
                 f"The folder {path} does not exist: check the path, and that the disk "
                 "is connected."
             )
-        if zipfile.is_zipfile(path):
-            raise UserError(
-                f"{path} is a zip archive: unpack it and choose the folder inside."
-            )
+        for layout in FORMATS:
+            if layout.detect(path):
+                index = layout.index(path, options)
+                return apply_declarations(replace(index, folder=path), options)
+        raise _nothing_recognised(path)
     except OSError as error:
         raise explained(error, path) from error
-    raise UserError(f"{path} is a file: choose the folder that holds the images.")
+
+
+def _nothing_recognised(path: Path) -> UserError:
+    if path.is_file():
+        if zipfile.is_zipfile(path):
+            return UserError(
+                f"{path} is a zip archive: unpack it and choose the folder inside."
+            )
+        return UserError(
+            f"{path} is a file that is no dataset by itself: choose the folder that "
+            "holds the images."
+        )
+    if all(is_clutter(entry.name) for entry in path.iterdir()):
+        return UserError(
+            f"The folder {path} is empty: choose the folder that holds one folder of "
+            "images per class."
+        )
+    return UserError(
+        f"The folder {path} holds files but no class folder: move the images into one "
+        "folder per class."
+    )
 
 
 def _counts(index: Index, records: Records) -> dict[str, dict[str, int]]:

@@ -9,22 +9,30 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from core.data.dataset import Problem
 
+_LONGEST_PATH = 1024
+_DEEPEST = 64
+# With any ending, and with the spaces and dots that Windows passes over.
+_DEVICE = re.compile(
+    r"(con|prn|aux|nul|conin\$|conout\$|com[0-9¹²³]|lpt[0-9¹²³])([ .].*)?", re.I
+)
 _CLUTTER = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
 
 
 def escapes(relative: str) -> bool:
     """Whether a path written in a table is anything but a plain path below the root.
 
-    Absolute paths, `..`, drive letters, alternate data streams (`:`), backslashes and
-    control characters count as escapes on every system, so that a dataset means the
-    same everywhere.
+    Absolute paths, `..`, drive letters, alternate data streams (`:`), backslashes,
+    control characters and the names of Windows' devices count as escapes on every
+    system, so that a dataset means the same everywhere.
     """
     parts = PurePosixPath(relative)
     return (
         not relative
+        or len(relative) > _LONGEST_PATH
         or parts.is_absolute()
         or PureWindowsPath(relative).drive != ""
         or ".." in parts.parts
+        or any(_DEVICE.fullmatch(part) for part in parts.parts)
         or re.search(r"[\\:\x00-\x1f\x7f]", relative) is not None
     )
 
@@ -42,66 +50,70 @@ def is_clutter(name: str) -> bool:
     return name.startswith(".") or name.lower() in _CLUTTER
 
 
-def walk(root: Path, folder: Path, problems: list[Problem]) -> Iterator[Path]:
-    """Every regular file below `folder`, sorted, following no link out of `root`.
+def walk(root: Path, folder: str, problems: list[Problem]) -> Iterator[str]:
+    """Every regular file below a folder, sorted, following no link out of `root`.
 
     Args:
         root: The dataset's folder, resolved.
-        folder: Where to look, below it.
+        folder: Where to look, relative to it with forward slashes; "" for all of it.
         problems: Gets an entry for every link, device or folder that is left out.
+
+    Yields:
+        Paths relative to `root` with forward slashes: first the files of a folder, then
+        those of its folders.
     """
-    for current, folders, files in os.walk(folder, onerror=_listed(root, problems)):
-        here = Path(current)
-        for name in sorted(folders, key=natural):
-            if (here / name).is_symlink():
-                problems.append(_linked(here / name, root))
-        folders[:] = sorted(
-            (name for name in folders if not is_clutter(name)), key=natural
-        )
-        for name in sorted(files, key=natural):
-            path = here / name
-            if is_clutter(name):
-                continue
-            if path.is_symlink() and leaves(path, root):
-                problems.append(_linked(path, root))
-            elif not path.is_file():
-                problems.append(
-                    Problem(
-                        path=path.relative_to(root).as_posix(),
-                        kind="not a file",
-                        message="This is no ordinary file and was left out: remove it.",
-                    )
+    waiting = [(folder, 0)]
+    while waiting:
+        here, depth = waiting.pop()
+        if depth > _DEEPEST:
+            problems.append(_left_out(here, "too deep"))
+            continue
+        try:
+            with os.scandir(root / here) as listing:
+                entries = sorted(listing, key=lambda entry: natural(entry.name))
+        except OSError as error:
+            problems.append(
+                Problem(
+                    path=here or ".",
+                    kind="folder cannot be read",
+                    message=f"This folder cannot be listed ({error.strerror}): "
+                    "check its permissions.",
                 )
-            else:
+            )
+            continue
+        folders = []
+        for entry in entries:
+            path = f"{here}/{entry.name}" if here else entry.name
+            if is_clutter(entry.name):
+                continue
+            if entry.is_symlink():
+                target = root / path
+                if target.is_dir() or leaves(target, root):
+                    problems.append(_left_out(path, "link"))
+                    continue
+            if entry.is_dir(follow_symlinks=False):
+                folders.append((path, depth + 1))
+            elif entry.is_file():
                 yield path
+            else:
+                problems.append(_left_out(path, "not a file"))
+        waiting += reversed(folders)
+
+
+_WHY = {
+    "link": "This link leaves the folder or leads to another folder and was not "
+    "followed: copy the files themselves into the dataset.",
+    "not a file": "This is no ordinary file and was left out: remove it.",
+    "too deep": "Folders within folders go on below this one, deeper than images lie, "
+    "and were left out: move the images up.",
+}
+
+
+def _left_out(path: str, kind: str) -> Problem:
+    return Problem(path=path, kind=kind, message=_WHY[kind])
 
 
 def natural(name: str) -> tuple:
     """Sorting key by which "2" comes before "10"."""
     parts = re.split(r"(\d+)", name.casefold())
     return tuple((int(p), "") if i % 2 else (0, p) for i, p in enumerate(parts)), name
-
-
-def _linked(path: Path, root: Path) -> Problem:
-    return Problem(
-        path=path.relative_to(root).as_posix(),
-        kind="link",
-        message="This link leaves the folder or leads to another folder and was not "
-        "followed: copy the files themselves into the dataset.",
-    )
-
-
-def _listed(root: Path, problems: list[Problem]):  # noqa: ANN202
-    def on_error(error: OSError) -> None:
-        path = Path(error.filename)
-        inside = path.relative_to(root).as_posix() if path != root else "."
-        problems.append(
-            Problem(
-                path=inside,
-                kind="folder cannot be read",
-                message=f"This folder cannot be listed ({error.strerror}): "
-                "check its permissions.",
-            )
-        )
-
-    return on_error

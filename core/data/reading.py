@@ -1,37 +1,36 @@
-"""Decodes image files that may be damaged or hostile, one by one and without trust.
+"""Reads image files that may be damaged or hostile, one by one and without trust.
 
-A file that cannot be read becomes a `Problem`; it never ends the run.
+Files are opened here, under the rules of `core.data.paths`, and decoded elsewhere, in
+the processes of `core.data.sandbox`. A file that cannot be read becomes a `Problem`; it
+never ends the run.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 import stat
-import warnings
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
-from PIL import Image, ImageOps
 
 from core.data.dataset import Problem
 from core.data.paths import leaves
-from core.data.resampling import MODES, to_square
-
-FORMATS: Final = ("PNG", "JPEG", "TIFF", "BMP")
-"""The only decoders that are ever tried, whatever a file is called."""
+from core.data.refusals import MAX_BYTES, Refused, problem
+from core.data.sandbox import Answer, Decoders, decoder_count, decoders
 
 SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"})
-MAX_PIXELS: Final = 64_000_000
-MAX_BYTES: Final = 512 * 1024 * 1024
 
-_BATCH: Final = 128
-_THREADS: Final = max(1, min(8, os.cpu_count() or 1))
+_BATCH: Final = 64
+_BATCH_BYTES: Final = 8 * 1024 * 1024
+_LONGEST_MODE: Final = 40
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,18 +54,24 @@ class Picture:
 
 @dataclass(frozen=True, kw_only=True)
 class FileImages:
-    """Images that lie in one file each.
+    """Images that lie in files.
 
     Attributes:
         root: The dataset's folder, resolved. No file outside it is opened.
-        paths: Of every image, relative to `root`, with forward slashes.
+        paths: Of every file, relative to `root`, with forward slashes.
+        window: The declared range of values of deep pixels, or None.
+        frames: How many images each file holds, or None when each holds one.
+        dicom: Whether DICOM files are among them.
     """
 
     root: Path
     paths: tuple[str, ...]
+    window: tuple[float, float] | None = None
+    frames: tuple[int, ...] | None = None
+    dicom: bool = False
 
     def __len__(self) -> int:
-        return len(self.paths)
+        return len(self.paths) if self.frames is None else sum(self.frames)
 
     def channels(self) -> int:
         """3: files may be in colour, and no file has a say in the release's shape.
@@ -76,25 +81,35 @@ class FileImages:
         return 3
 
     def read(self, resolution: int, channels: int) -> Iterator[list[Picture | Problem]]:
-        """All images in order, in batches; memory holds one batch."""
-        with ThreadPoolExecutor(_THREADS, thread_name_prefix="sfumato-read") as pool:
-            for start in range(0, len(self.paths), _BATCH):
-                batch = self.paths[start : start + _BATCH]
-                with warnings.catch_warnings():
-                    # Set here and not in the workers: filters are of the process.
-                    warnings.simplefilter("error", Image.DecompressionBombWarning)
-                    yield list(
-                        pool.map(
-                            lambda path: read_image(
-                                self.root, path, resolution, channels
-                            ),
-                            batch,
-                        )
-                    )
+        """All images in order, in batches; memory holds a few batches."""
+        task = {
+            "task": "decode",
+            "resolution": resolution,
+            "channels": channels,
+            "window": self.window,
+        }
+        shape = (resolution, resolution, channels)
+
+        def checked(index: int, content: bytes, answer: Answer) -> list:
+            frames = 1 if self.frames is None else self.frames[index]
+            return _pictures(self.paths[index], content, answer, shape, frames)
+
+        most = resolution * resolution * channels * max(self.frames or (1,))
+        for batch in ask_about_files(
+            self.root, self.paths, task, checked, most=most, dicom=self.dicom
+        ):
+            outcomes: list[Picture | Problem] = []
+            for index, outcome in batch:
+                if isinstance(outcome, Problem):
+                    frames = 1 if self.frames is None else self.frames[index]
+                    outcomes += [outcome] * frames
+                else:
+                    outcomes += outcome
+            yield outcomes
 
     def signature(self) -> str:
         """Hex digest of every (path, size, time of change): tells whether to reread."""
-        digest = hashlib.sha256()
+        digest = hashlib.sha256(repr((self.window, self.frames)).encode())
         for path in self.paths:
             digest.update(stamp(self.root, path))
         return digest.hexdigest()
@@ -103,128 +118,187 @@ class FileImages:
 def stamp(root: Path, path: str) -> bytes:
     """Name, size and time of change of one file, for a signature."""
     try:
-        status = (root / path).stat()
+        status = os.stat(f"{root}{os.sep}{path}")
         facts = f"{status.st_size}\0{status.st_mtime_ns}"
     except OSError:
         facts = "gone"
     return f"{path}\0{facts}\n".encode("utf-8", "surrogateescape")
 
 
-def read_image(
-    root: Path, path: str, resolution: int, channels: int
-) -> Picture | Problem:
-    """Read one image file, upright, at the working resolution.
+def ask_about_files(
+    root: Path,
+    paths: Sequence[str],
+    task: dict[str, Any],
+    checked: Callable[[int, bytes, Answer], T],
+    *,
+    most: int,
+    dicom: bool,
+) -> Iterator[list[tuple[int, T | Problem]]]:
+    """Have decoders do a task with every file, several at a time.
 
     Args:
         root: The dataset's folder, resolved.
-        path: Relative to it.
-        resolution: Side of the result in pixels.
-        channels: 1 or 3.
+        paths: Relative to it.
+        task: For `core.data.decoder`.
+        checked: Makes of (index, content, answer) what is to be kept, trusting nothing
+            in the answer; it may raise `Refused`.
+        most: Bytes that an answer may have.
+        dicom: Whether DICOM files may be among them.
 
-    Returns:
-        The picture, or the problem that keeps it out. Raises nothing.
+    Yields:
+        (index, result or problem) for all paths in order, some at a time.
     """
+    count = min(decoder_count(), -(-len(paths) // _BATCH))
+    with (
+        decoders(count, dicom=dicom) as pool,
+        ThreadPoolExecutor(2 * count + 1, thread_name_prefix="sfumato-read") as threads,
+    ):
+
+        def work(start: int) -> list[tuple[int, T | Problem]]:
+            numbers = range(start, min(start + _BATCH, len(paths)))
+            return list(_asked(pool, root, paths, numbers, task, checked, most))
+
+        # Twice as many readers as decoders: while one waits, another reads ahead.
+        yield from _in_order(
+            threads, work, range(0, len(paths), _BATCH), ahead=2 * count + 1
+        )
+
+
+def _in_order(
+    threads: ThreadPoolExecutor,
+    work: Callable[[int], list[T]],
+    starts: Iterable[int],
+    ahead: int,
+) -> Iterator[list[T]]:
+    """Results in order, with at most `ahead` of them begun; the rest wait."""
+    begun: deque[Future[list[T]]] = deque()
     try:
-        content = read_bytes(root, path)
-        with _open(content) as image:
-            mode = image.mode
-            upright = ImageOps.exif_transpose(image)
-            width, height = upright.size
-            pixels = to_square(upright, resolution, channels)
-    except _Refused as refusal:
-        return refusal.problem(path)
-    except Exception as error:
-        # A decoder that is fed hostile bytes may raise anything; whatever it is, it
-        # concerns this file only.
-        return _undecodable(error).problem(path)
-    return Picture(
-        pixels=pixels,
-        digest=hashlib.sha256(content).digest(),
-        width=width,
-        height=height,
-        mode=mode,
-    )
+        for start in starts:
+            begun.append(threads.submit(work, start))
+            if len(begun) >= ahead:
+                yield begun.popleft().result()
+        while begun:
+            yield begun.popleft().result()
+    finally:
+        for future in begun:
+            future.cancel()
 
 
-def read_bytes(root: Path, path: str, limit: int = MAX_BYTES) -> bytes:
-    """The content of a regular file below `root`.
+def _asked(
+    pool: Decoders,
+    root: Path,
+    paths: Sequence[str],
+    numbers: Iterable[int],
+    task: dict[str, Any],
+    checked: Callable[[int, bytes, Answer], T],
+    most: int,
+) -> Iterator[tuple[int, T | Problem]]:
+    """One batch of files, in order, held in memory a few megabytes at a time."""
+    waiting: list[tuple[int, bytes | Problem]] = []
+    held = 0
+    for number in numbers:
+        try:
+            content: bytes | Problem = read_bytes(root, paths[number])
+            held += len(content)
+        except Refused as refusal:
+            content = problem(paths[number], refusal.kind, refusal.facts)
+        waiting.append((number, content))
+        if held > _BATCH_BYTES:
+            yield from _answered(pool, paths, waiting, task, checked, most)
+            waiting, held = [], 0
+    yield from _answered(pool, paths, waiting, task, checked, most)
+
+
+def _answered(
+    pool: Decoders,
+    paths: Sequence[str],
+    waiting: list[tuple[int, bytes | Problem]],
+    task: dict[str, Any],
+    checked: Callable[[int, bytes, Answer], T],
+    most: int,
+) -> Iterator[tuple[int, T | Problem]]:
+    contents = [content for _, content in waiting if isinstance(content, bytes)]
+    answers = iter(pool.ask(task, contents, most)) if contents else iter(())
+    for number, content in waiting:
+        if isinstance(content, Problem):
+            yield number, content
+            continue
+        header, blob = next(answers)
+        try:
+            if "refused" in header:
+                facts = header.get("facts")
+                raise Refused(
+                    str(header["refused"]), **facts if isinstance(facts, dict) else {}
+                )
+            yield number, checked(number, content, (header, blob))
+        except Refused as refusal:
+            yield number, problem(paths[number], refusal.kind, refusal.facts)
+
+
+def _pictures(
+    path: str, content: bytes, answer: Answer, shape: tuple[int, int, int], frames: int
+) -> list[Picture]:
+    """The pictures of one file, if the answer has the shape of an answer.
+
+    Raises:
+        Refused: If it has not.
+    """
+    header, blob = answer
+    facts = header.get("pictures")
+    size = shape[0] * shape[1] * shape[2]
+    if not isinstance(facts, list) or len(facts) != frames:
+        raise Refused("cannot be decoded")
+    if len(blob) != frames * size:
+        raise Refused("cannot be decoded")
+    digest = hashlib.sha256(content).digest()
+    pictures = []
+    for frame, fact in enumerate(facts):
+        match fact:
+            case [int(width), int(height), str(mode)] if len(mode) < _LONGEST_MODE:
+                pass
+            case _:
+                raise Refused("cannot be decoded")
+        pixels = np.frombuffer(blob, np.uint8, size, frame * size).reshape(shape)
+        pictures.append(
+            Picture(
+                pixels=pixels,
+                digest=digest if frames == 1 else _frame_digest(digest, frame),
+                width=width,
+                height=height,
+                mode=mode,
+            )
+        )
+    return pictures
+
+
+def _frame_digest(digest: bytes, frame: int) -> bytes:
+    return hashlib.sha256(digest + frame.to_bytes(8, "big")).digest()
+
+
+def read_bytes(
+    root: Path, path: str, limit: int = MAX_BYTES, start: int | None = None
+) -> bytes:
+    """The content of a regular file below `root`, or its first `start` bytes.
 
     Decoding from these bytes, and hashing the same, leaves no moment in which another
     program could exchange the file.
+
+    Raises:
+        Refused: If it leaves the folder, is no ordinary file, or cannot be opened.
     """
     full = root / path
     if leaves(full, root):
-        if not full.exists():
-            raise _Refused("missing", "The file is not there: restore or unlist it.")
-        raise _Refused(
-            "link", "The path leaves the folder: copy the file itself into the dataset."
-        )
+        raise Refused("link" if full.exists() else "missing")
     try:
         flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
         # A pipe in the folder would otherwise block the run for ever.
         flags |= getattr(os, "O_NONBLOCK", 0)
-        with open(os.open(full.resolve(), flags), "rb") as file:
+        with open(os.open(full.resolve(), flags), "rb", buffering=0) as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
-                raise _Refused("not a file", "This is no ordinary file: remove it.")
+                raise Refused("not a file")
             if status.st_size > limit:
-                raise _Refused(
-                    "too large",
-                    f"The file is larger than {limit // 2**20} MB: reduce it.",
-                )
-            return file.read(limit)
+                raise Refused("too large")
+            return file.read(status.st_size if start is None else start)
     except OSError as error:
-        raise _Refused(
-            "cannot be opened",
-            f"The file cannot be opened ({error.strerror}): check its permissions.",
-        ) from error
-
-
-class _Refused(Exception):
-    """Why a file is left out, in the words of a `Problem`."""
-
-    def __init__(self, kind: str, message: str) -> None:
-        super().__init__(message)
-        self.kind = kind
-        self.message = message
-
-    def problem(self, path: str) -> Problem:
-        return Problem(path=path, kind=self.kind, message=self.message)
-
-
-def _open(content: bytes) -> Image.Image:
-    """Open by content, with our own limits checked before any pixel is decoded."""
-    if not content:
-        raise _Refused("empty file", "The file is empty: restore it.")
-    image = Image.open(io.BytesIO(content), formats=FORMATS)
-    if image.width * image.height > MAX_PIXELS:
-        raise _Refused(
-            "too many pixels",
-            f"The image has {image.width}×{image.height} pixels, more than "
-            f"{MAX_PIXELS // 10**6} million: reduce it.",
-        )
-    if image.format in ("TIFF", "PNG") and getattr(image, "is_animated", False):
-        raise _Refused(
-            "several frames",
-            "The file holds more than one image: save each one as a file of its own.",
-        )
-    if image.mode not in MODES:
-        raise _Refused(
-            "unsupported mode",
-            f"Pixels of mode {image.mode} have no public range: save the image with 8 "
-            "or 16 bits per channel.",
-        )
-    return image
-
-
-def _undecodable(error: Exception) -> _Refused:
-    if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
-        return _Refused(
-            "too many pixels",
-            f"The image has more than {MAX_PIXELS // 10**6} million pixels: reduce it.",
-        )
-    return _Refused(
-        "cannot be decoded",
-        "The file is damaged, truncated or not a PNG, JPEG, TIFF or BMP image: repair "
-        "or remove it.",
-    )
+        raise Refused("cannot be opened", reason=str(error.strerror)) from error

@@ -10,6 +10,7 @@ import numpy as np
 
 from core.data.dataset import Problem, Split
 from core.data.formats import Index
+from core.data.kinship import sketch
 from core.data.reading import Picture
 from core.data.splitting import held_out
 from core.errors import UserError
@@ -25,6 +26,7 @@ class Records:
     splits: np.ndarray
     official_splits: np.ndarray
     fingerprint: str
+    sketch: np.ndarray
     problems: tuple[Problem, ...]
 
 
@@ -50,7 +52,10 @@ def read_records(
     """
     total = len(index)
     # What no reading can mend is said before the first image is read.
-    _refuse_unusable(index, np.arange(total), list(index.problems))
+    expected = np.arange(total)
+    if index.left_out is not None:
+        expected = expected[~index.left_out]
+    _refuse_unusable(index, expected, list(index.problems))
     kept: list[int] = []
     digests = bytearray()
     problems = list(index.problems)
@@ -59,6 +64,8 @@ def read_records(
         watcher.stop_if_requested()
         pictures = []
         for offset, outcome in enumerate(batch):
+            if index.left_out is not None and index.left_out[done + offset]:
+                continue
             if isinstance(outcome, Problem):
                 problems.append(outcome)
                 continue
@@ -71,9 +78,9 @@ def read_records(
     rows = np.array(kept, np.int64)
     _refuse_unusable(index, rows, problems)
     labels = index.labels[rows]
+    units = _units(index, rows)
     official = _official_splits(index, rows, bytes(digests))
-    train = [index.official_split_names.index(name) for name in index.train_splits]
-    splits = np.where(np.isin(official, train), Split.TRAIN, Split.HELD_OUT)
+    splits = _splits(index, official, units)
     if not (splits == Split.TRAIN).any():
         raise UserError(
             "No image is left to train on, all belong to held-out splits: add images "
@@ -81,10 +88,11 @@ def read_records(
         )
     return Records(
         labels=labels,
-        units=_units(index, rows),
-        splits=splits.astype(np.uint8),
+        units=units,
+        splits=splits,
         official_splits=official,
         fingerprint=_fingerprint(bytes(digests), labels),
+        sketch=sketch(bytes(digests)),
         problems=tuple(problems),
     )
 
@@ -99,11 +107,12 @@ def _refuse_unusable(index: Index, rows: np.ndarray, problems: list[Problem]) ->
         )
     if len(rows) == 1:
         raise UserError(
-            "Only a single image was found: choose a folder with many images of each "
-            "class."
+            f"The folder {index.folder} holds a single image: choose a folder with "
+            "many images of each of at least two classes."
         )
     read = set(np.unique(index.labels[rows]).tolist())
-    for label in np.unique(index.labels).tolist():
+    declared = ~index.left_out if index.left_out is not None else slice(None)
+    for label in np.unique(index.labels[declared]).tolist():
         if label not in read:
             raise UserError(
                 f"The class {index.class_names[label]} has no readable image: repair "
@@ -111,8 +120,9 @@ def _refuse_unusable(index: Index, rows: np.ndarray, problems: list[Problem]) ->
             )
     if len(read) < 2:
         raise UserError(
-            f"All images belong to one class ({index.class_names[read.pop()]}): add a "
-            "second class, in a folder of its own."
+            f"All images of {index.folder} belong to one class "
+            f"({index.class_names[read.pop()]}): add a second class, in a folder of "
+            "its own, or choose the folder above if that holds one folder per class."
         )
 
 
@@ -120,17 +130,37 @@ def _official_splits(index: Index, rows: np.ndarray, digests: bytes) -> np.ndarr
     if index.official_splits is not None:
         return index.official_splits[rows]
     if index.groups is not None:
-        names = [index.groups[row].encode() for row in rows]
+        # A unit of one image without a name goes where its copies go.
+        names = [
+            digests[32 * i : 32 * i + 32]
+            if index.groups[row].startswith("\0")
+            else index.groups[row].encode()
+            for i, row in enumerate(rows)
+        ]
     else:
         names = [digests[i : i + 32] for i in range(0, len(digests), 32)]
     return np.array([held_out(name) for name in names], np.uint8)
 
 
+def _splits(index: Index, official: np.ndarray, units: np.ndarray) -> np.ndarray:
+    """What each record may be used for: uint8 [n], values of `Split`."""
+    train = [index.official_split_names.index(name) for name in index.train_splits]
+    splits = np.where(np.isin(official, train), Split.TRAIN, Split.HELD_OUT)
+    if index.groups is not None:
+        trained = np.zeros(units.max(initial=-1) + 1, bool)
+        trained[units[splits == Split.TRAIN]] = True
+        # PRIVACY: no split goes through a patient, or else an evaluation would take
+        # what was learnt of a person for what holds of others.
+        splits[(splits == Split.HELD_OUT) & trained[units]] = Split.UNUSED
+    return splits.astype(np.uint8)
+
+
 def _units(index: Index, rows: np.ndarray) -> np.ndarray:
     if index.groups is None:
         return np.arange(len(rows), dtype=np.int64)
-    names = np.array([index.groups[row] for row in rows])
-    return np.unique(names, return_inverse=True)[1].astype(np.int64)
+    names = [index.groups[row] for row in rows.tolist()]
+    number = {name: unit for unit, name in enumerate(sorted(set(names)))}
+    return np.fromiter((number[name] for name in names), np.int64, len(names))
 
 
 def _fingerprint(digests: bytes, labels: np.ndarray) -> str:

@@ -7,43 +7,65 @@ from typing import Final
 import numpy as np
 from PIL import Image
 
-GREY_MODES: Final = frozenset({"1", "L", "LA", "I", "I;16", "I;16L", "I;16B", "I;16N"})
-"""Pillow modes whose header says: one channel of light."""
+DEEP_MODES: Final = frozenset({"I", "I;16", "I;16L", "I;16B", "I;16N", "F"})
+"""Pillow modes of more than 8 bits: what is black and white has to be declared."""
 
-_COLOUR_MODES: Final = frozenset(
-    {"P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "La", "CMYK", "YCbCr", "HSV"}
-)
-MODES: Final = GREY_MODES | _COLOUR_MODES
-"""Modes that `to_square` accepts. 32-bit floats are not among them: their range is not
-public, and taking it from the pixels would fit a constant on private data."""
+MODES: Final = DEEP_MODES | {
+    *("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBX", "RGBa"),
+    *("CMYK", "YCbCr", "HSV"),
+}
+"""Modes that `to_square` accepts."""
 
 _LARGEST_PADDING: Final = 4
 
 
-def to_square(image: Image.Image, resolution: int, channels: int) -> np.ndarray:
+def windowed(values: np.ndarray, window: tuple[float, float]) -> np.ndarray:
+    """Map low to 0 and high to 255, and cut off what lies beyond.
+
+    Args:
+        values: Of any shape, integers or floats; not-a-number becomes 0.
+        window: (low, high), declared; taking it from the values would fit a constant on
+            private data.
+
+    Returns:
+        uint8 of the same shape.
+    """
+    low, high = window
+    share = (values.astype(np.float32) - low) * (255.0 / (high - low))
+    share = np.nan_to_num(share, nan=0.0, posinf=255.0, neginf=0.0)
+    return (np.clip(share, 0.0, 255.0) + 0.5).astype(np.uint8)
+
+
+def to_square(
+    image: Image.Image,
+    resolution: int,
+    channels: int,
+    window: tuple[float, float] | None = None,
+) -> np.ndarray:
     """Convert the mode, crop to the central square, resample by area.
 
-    16-bit grey is divided by 257, the ratio of the full ranges, whatever the image
-    holds. Transparency is dropped, as WILDS does. Images larger than the resolution are
+    Transparency is dropped, as WILDS does. Images larger than the resolution are
     averaged over areas; smaller ones are enlarged bicubically.
 
     Args:
         image: Decoded, upright, in one of `MODES`.
         resolution: Side of the result in pixels.
         channels: 1 for grey, 3 for RGB.
+        window: The declared range of values; needed for `DEEP_MODES` only.
 
     Returns:
         uint8 [resolution, resolution, channels].
     """
-    if image.mode.startswith("I"):
-        wide = np.clip(np.asarray(image, np.int64), 0, 65535)
-        image = Image.fromarray(((wide + 128) // 257).astype(np.uint8))
+    if image.mode in DEEP_MODES:
+        assert window is not None
+        image = Image.fromarray(windowed(np.asarray(image), window))
     if image.mode in ("La", "RGBa"):
         image = image.convert("LA" if image.mode == "La" else "RGBA")
     image = image.convert("L" if channels == 1 else "RGB")
     side = min(image.size)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    image = image.crop((left, top, left + side, top + side))
+    if image.width != image.height:
+        left, top = (image.width - side) // 2, (image.height - side) // 2
+        image = image.crop((left, top, left + side, top + side))
     if side != resolution:
         shrinks = side > resolution
         method = Image.Resampling.BOX if shrinks else Image.Resampling.BICUBIC
@@ -51,24 +73,25 @@ def to_square(image: Image.Image, resolution: int, channels: int) -> np.ndarray:
     return np.asarray(image, np.uint8).reshape(resolution, resolution, channels)
 
 
-def grid_to_square(pixels: np.ndarray, resolution: int) -> np.ndarray:
-    """Bring one grey IDX image to the working resolution.
+def grid_to_square(pixels: np.ndarray, resolution: int, channels: int) -> np.ndarray:
+    """Bring one image of an array file (IDX, npz, HDF5) to the working resolution.
 
-    A square image smaller than the resolution by at most 4 pixels is padded with zeros
-    on all sides (28×28 to 32×32: two pixels per side, as EDM's own reader of MNIST
-    does), so that every original pixel is kept. All others are resampled.
+    A square grey image smaller than the resolution by at most 4 pixels is padded with
+    zeros on all sides (28×28 to 32×32: two pixels per side, as EDM's own reader of
+    MNIST does), so that every original pixel is kept. All others are resampled.
 
     Args:
-        pixels: uint8 [rows, columns].
+        pixels: uint8 [rows, columns] or [rows, columns, 3].
         resolution: Side of the result in pixels.
+        channels: 1 or 3.
 
     Returns:
-        uint8 [resolution, resolution, 1].
+        uint8 [resolution, resolution, channels].
     """
-    rows, columns = pixels.shape
+    rows, columns = pixels.shape[:2]
     missing = resolution - rows
-    if rows == columns and 0 <= missing <= _LARGEST_PADDING:
+    if pixels.ndim == 2 and rows == columns and 0 <= missing <= _LARGEST_PADDING:
         before = missing // 2
         padding = (before, missing - before)
-        return np.pad(pixels, (padding, padding))[:, :, None]
-    return to_square(Image.fromarray(pixels), resolution, 1)
+        return np.repeat(np.pad(pixels, (padding, padding))[:, :, None], channels, 2)
+    return to_square(Image.fromarray(pixels), resolution, channels)

@@ -3,10 +3,52 @@
 from __future__ import annotations
 
 import hmac
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
+
+import numpy as np
 
 HELD_OUT_SHARE: Final = 0.2
 _KEY: Final = b"sfumato held-out split, version 1"
+
+
+SPLIT_NAMES: Final = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "dev": "val",
+    "test": "test",
+    "testing": "test",
+}
+"""How folders and tables spell the splits."""
+
+SPLITS: Final = ("train", "val", "test")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OfficialSplits:
+    """Splits as an index has them.
+
+    Attributes:
+        numbers: uint8 [N], positions in `names`, or None when nothing is held out and
+            the splits have still to be made.
+        names: Of the splits.
+    """
+
+    numbers: np.ndarray | None
+    names: tuple[str, ...]
+
+
+def official_splits(splits: Sequence[str]) -> OfficialSplits:
+    """The splits of all records, each named "train", "val", "test" or ""."""
+    if not set(splits) - {"train", ""}:
+        return OfficialSplits(numbers=None, names=("train", "held_out"))
+    number = {name: position for position, name in enumerate(SPLITS)} | {"": 0}
+    numbers = np.fromiter((number[split] for split in splits), np.uint8, len(splits))
+    return OfficialSplits(numbers=numbers, names=SPLITS)
 
 
 def held_out(unit: bytes) -> bool:

@@ -1,12 +1,15 @@
-"""Reads the CSV tables that come with a dataset, with limits and plain errors."""
+"""Reads the CSV and JSON tables beside a dataset, with limits and plain errors."""
 
 from __future__ import annotations
 
 import csv
-import io
+import json
 import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import IO, Any, Final
 
 from core.data.paths import leaves
 from core.errors import UserError
@@ -14,9 +17,11 @@ from core.errors import UserError
 MAX_BYTES: Final = 512 * 1024 * 1024
 MAX_ROWS: Final = 10_000_000
 _MAX_FIELD: Final = 4096
+_MAX_COLUMNS: Final = 1000
+_MAX_LINE: Final = 1024 * 1024
 # Bidirectional marks can make one path look like another on the screen.
 _UNSEEN: Final = re.compile(
-    "[\u200e\u200f\u202a-\u202e\u2066-\u2069\x00-\x08\x0b-\x1f]"
+    "[\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff\x00-\x1f\x7f-\x9f]"
 )
 
 
@@ -37,18 +42,113 @@ def read_table(
     Raises:
         UserError: If it cannot be read, lacks a column, or breaks a limit.
     """
+    with _opened(path, root) as file:
+        reader = csv.reader(file, strict=True)
+        header = _header(reader, path.name)
+        missing = [column for column in columns if column not in header]
+        if missing:
+            raise UserError(
+                f"The file {path.name} lacks the column {', '.join(missing)}: its "
+                f"first line must name {', '.join(columns)}, separated by commas."
+            )
+        places = [header.index(column) for column in columns]
+        return list(_rows(reader, path.name, len(header), places))
+
+
+def read_header(path: Path, root: Path) -> list[str]:
+    """The column names of a table.
+
+    Raises:
+        UserError: If it cannot be read or names a column twice.
+    """
+    with _opened(path, root) as file:
+        return _header(csv.reader(file, strict=True), path.name)
+
+
+def read_json_lines(path: Path, root: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Every line of a `.jsonl` table as (line number, object).
+
+    Raises:
+        UserError: If it cannot be read, or a line is no JSON object.
+    """
+    with _opened(path, root) as file:
+        for number, line in enumerate(iter(lambda: file.readline(_MAX_LINE), ""), 1):
+            if number > MAX_ROWS:
+                raise _too_many(path.name)
+            if line.strip():
+                entry = parse_json(line, f"Line {number} of {path.name}")
+                if not isinstance(entry, dict):
+                    raise UserError(
+                        f"Line {number} of {path.name} is no JSON object: correct that "
+                        "line."
+                    )
+                yield number, entry
+
+
+def read_json_file(path: Path, root: Path) -> Any:
+    """One JSON value.
+
+    Raises:
+        UserError: If it cannot be read.
+    """
+    with _opened(path, root) as file:
+        return parse_json(file.read(), f"The file {path.name}")
+
+
+def parse_json(text: str, what: str) -> Any:
+    """JSON in which no key comes twice and no number is infinite.
+
+    Raises:
+        UserError: naming `what`, if it is anything else.
+    """
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        if len({key for key, _ in pairs}) < len(pairs):
+            raise ValueError("a name comes twice")
+        return dict(pairs)
+
+    def refuse(constant: str) -> None:
+        raise ValueError(f"{constant} is no JSON number")
+
+    try:
+        return json.loads(text, object_pairs_hook=unique, parse_constant=refuse)
+    except (ValueError, RecursionError):
+        raise UserError(
+            f"{what} is not valid JSON, or names a field twice: export it again."
+        ) from None
+
+
+def check_cell(value: str, where: str) -> str:
+    """The same text, if it can be shown as it is.
+
+    Raises:
+        UserError: naming `where`, if it is overlong or holds invisible characters.
+    """
+    if len(value) > _MAX_FIELD or _UNSEEN.search(value):
+        raise UserError(
+            f"{where} holds invisible characters or an overlong field: correct that "
+            "line."
+        )
+    return value
+
+
+@contextmanager
+def _opened(path: Path, root: Path) -> Iterator[IO[str]]:
     name = path.name
     if leaves(path, root):
         raise UserError(
             f"The file {name} is a link that leaves {root}: copy the file itself there."
         )
     try:
+        if not path.is_file():
+            raise UserError(f"{path} is no ordinary file: remove it.")
         if path.stat().st_size > MAX_BYTES:
             raise UserError(
                 f"The file {name} is larger than {MAX_BYTES // 2**20} MB: split the "
                 "dataset."
             )
-        text = path.read_text(encoding="utf-8-sig")
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            yield file
     except OSError as error:
         raise UserError(
             f"The file {path} cannot be read ({error.strerror}): check its permissions."
@@ -57,48 +157,44 @@ def read_table(
         raise UserError(
             f"The file {name} is not UTF-8 text: save it as CSV in UTF-8."
         ) from None
-    try:
-        return _rows(text, name, columns)
     except csv.Error as error:
         raise UserError(
             f"The file {name} is not a valid CSV table ({error}): export it again."
         ) from None
 
 
-def _rows(text: str, name: str, columns: tuple[str, ...]) -> list[tuple[str, ...]]:
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+def _header(reader: Iterator[list[str]], name: str) -> list[str]:
     header = [cell.strip() for cell in next(reader, [])]
-    missing = [column for column in columns if column not in header]
-    if missing:
+    if len(header) > _MAX_COLUMNS:
         raise UserError(
-            f"The file {name} lacks the column {', '.join(missing)}: its first line "
-            f"must name {', '.join(columns)}, separated by commas."
+            f"The file {name} has more than {_MAX_COLUMNS:,} columns: leave out those "
+            "that are not needed."
         )
-    twice = [column for column in columns if header.count(column) > 1]
-    if twice:
-        raise UserError(
-            f"The file {name} names the column {twice[0]} twice: remove one of them."
-        )
-    places = [header.index(column) for column in columns]
-    rows = []
-    for cells in reader:
-        if not cells:
-            continue
-        line = reader.line_num
-        if len(cells) != len(header):
+    for cell, times in Counter(header).items():
+        check_cell(cell, f"Line 1 of {name}")
+        if cell and times > 1:
             raise UserError(
-                f"Line {line} of {name} has {len(cells)} fields instead of "
-                f"{len(header)}: correct that line."
+                f"The file {name} names the column {cell} twice: remove one of them."
             )
-        if len(rows) >= MAX_ROWS:
+    return header
+
+
+def _rows(
+    reader: Any, name: str, width: int, places: Iterable[int]
+) -> Iterator[tuple[str, ...]]:
+    for count, cells in enumerate(filter(None, reader)):
+        if len(cells) != width:
             raise UserError(
-                f"The file {name} has more than {MAX_ROWS:,} rows: split the dataset."
+                f"Line {reader.line_num} of {name} has {len(cells)} fields instead of "
+                f"{width}: correct that line."
             )
-        row = tuple(cells[place].strip() for place in places)
-        if any(len(cell) > _MAX_FIELD or _UNSEEN.search(cell) for cell in row):
-            raise UserError(
-                f"Line {line} of {name} holds invisible characters or an overlong "
-                "field: correct that line."
-            )
-        rows.append(row)
-    return rows
+        if count >= MAX_ROWS:
+            raise _too_many(name)
+        where = f"Line {reader.line_num} of {name}"
+        yield tuple(check_cell(cells[place].strip(), where) for place in places)
+
+
+def _too_many(name: str) -> UserError:
+    return UserError(
+        f"The file {name} has more than {MAX_ROWS:,} rows: split the dataset."
+    )

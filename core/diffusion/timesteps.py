@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from core.diffusion.process import TIMESTEPS
+from core.diffusion.schedules import TIMESTEPS
 from core.errors import UserError
 
 
@@ -45,15 +45,18 @@ class TimestepMixture:
             )
 
     def sample(self, count: int, generator: torch.Generator) -> Tensor:
-        """`count` timesteps, int64 in [0, 1000), on the generator's device."""
+        """`count` timesteps, float64 in [0, 1000), on the generator's device.
+
+        Not whole: a discrete schedule rounds them down, a continuous one does not.
+        """
         place = {"generator": generator, "device": generator.device}
         weights = torch.tensor(self.weights, device=generator.device)
-        bounds = torch.tensor(self.bounds, device=generator.device)
+        bounds = torch.tensor(self.bounds, device=generator.device).double()
         part = torch.multinomial(weights, count, replacement=True, generator=generator)
-        lower, width = bounds[part], bounds[part + 1] - bounds[part]
-        within = torch.rand(count, **place) * width
+        lower, upper = bounds[part], bounds[part + 1]
+        within = (torch.rand(count, **place) * (upper - lower).float()).double()
         # A float32 product can round up to the width itself; the bound is exclusive.
-        return lower + torch.minimum(within.long(), width - 1)
+        return torch.minimum(lower + within, torch.nextafter(upper, lower))
 
 
 UNIFORM = TimestepMixture(weights=(1.0,), bounds=(0, TIMESTEPS))

@@ -51,6 +51,7 @@ class AuditFacts:
             "overlap_answer"}.
         rng_statement, floating_point_statement: In words.
         trainable_parameters: Number of network weights that are trained.
+        frozen_parts, adapters: Those that are not, and what is trained beside them.
         normalisation_constants, preprocessing: The constants with their public origin;
             the ordered per-image transforms.
         ema, learning_rate_schedule: In words or as a mapping.
@@ -119,6 +120,8 @@ class AuditFacts:
     dataset_description: str | None = None
     operator_views: tuple[str, ...] | None = None
     network: str | None = None
+    frozen_parts: str | None = None
+    adapters: str | None = None
     forbidden_layers_check: str | None = None
     stopping_rule: str | None = None
     storage: str | None = None

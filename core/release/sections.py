@@ -203,6 +203,8 @@ def mechanism(facts: AuditFacts, found: Bounds) -> Items:
         "augmentation_multiplicity": facts.augmentation_multiplicity,
         "loss_averaging_inside_clip": True,
         "trainable_params": facts.trainable_parameters,
+        "frozen_parts": facts.frozen_parts,
+        "adapters": facts.adapters,
         "forbidden_layers_check": facts.forbidden_layers_check,
         "ema_lr_schedule": {
             "weight_average": facts.ema,

@@ -17,14 +17,12 @@ from PIL import Image
 from torch import Tensor
 
 from core.checkpoints.store import load_checkpoint
-from core.diffusion.networks import DenoisingNetwork
-from core.diffusion.process import Parameterisation
-from core.diffusion.samplers import check_sampler, sample
+from core.diffusion.samplers import STILL, Churn, check_sampler, sample
 from core.diffusion.views import to_pixels
 from core.errors import UserError
 from core.events import Watcher
 from core.files import explained, private_folder
-from core.parallel import Hardware, Workers, choose_hardware, workers
+from core.parallel import choose_hardware, workers
 
 BATCH = 64
 
@@ -81,6 +79,8 @@ def synthesise(
     sampler_steps: int,
     device: str,
     watcher: Watcher,
+    guidance: float = 0.0,
+    churn: Churn = STILL,
     seed: int = 0,
 ) -> SyntheticSet:
     """Draw `per_class` images of every class; images already on disk are kept.
@@ -88,15 +88,18 @@ def synthesise(
     Args:
         model: A checkpoint folder.
         grey: Average the colour channels and write one.
+        sampler, sampler_steps, guidance, churn: As `diffusion.samplers.sample` has
+            them.
         seed: Public; each image depends on it, its class and its number only.
 
     Raises:
-        UserError: for a count below 1, an unknown sampler or a full disk.
+        UserError: for a count below 1, an unknown sampler, guidance that the network
+            was not trained for, or a full disk.
         Stopped: between two batches.
     """
     if per_class < 1:
         raise UserError("The number of images per class must be 1 or more.")
-    check_sampler(sampler, sampler_steps)
+    check_sampler(sampler, sampler_steps, guidance, churn)
     target = locate(private_folder(folder), class_names, per_class)
     checkpoint = load_checkpoint(model)
     hardware = choose_hardware(device)
@@ -109,52 +112,35 @@ def synthesise(
     ]
     total = per_class * len(class_names)
     done = total - sum(min(BATCH, per_class - first) for _, first in todo)
+
+    def draw(job: tuple[int, int]) -> Tensor:
+        """One batch: float32 [n, c, H, W]."""
+        label, first = job
+        count = min(BATCH, per_class - first)
+        generator = torch.Generator(hardware.device)
+        generator.manual_seed((seed * 1_000 + label) * 10_000_000 + first)
+        return sample(
+            network,
+            torch.full((count,), label, device=hardware.device),
+            process=checkpoint.card.predicts,
+            sampler=sampler,
+            steps=sampler_steps,
+            autocast=hardware.autocast(),
+            generator=generator,
+            guidance=guidance,
+            churn=churn,
+        ).cpu()
+
     with workers(hardware) as pool:
         for start in range(0, len(todo), pool.threads):
             group = todo[start : start + pool.threads]
             watcher.stop_if_requested()
-            pictures = _draw(
-                network, checkpoint.card.predicts, group, per_class, sampler,
-                sampler_steps, seed, hardware, pool,
-            )  # fmt: skip
-            for (label, first), batch in zip(group, pictures, strict=True):
+            for (label, first), batch in zip(group, pool.map(draw, group), strict=True):
                 place = private_folder(target.class_folders[label])
                 _write(place, first, batch, grey)
                 done += len(batch)
             watcher.progress("Drawing synthetic images", done, total)
     return target
-
-
-def _draw(
-    network: DenoisingNetwork,
-    parameterisation: Parameterisation,
-    group: Sequence[tuple[int, int]],
-    per_class: int,
-    sampler: str,
-    steps: int,
-    seed: int,
-    hardware: Hardware,
-    pool: Workers,
-) -> list[Tensor]:
-    """One batch per worker: float32 [n, c, H, W]."""
-
-    def draw(job: tuple[int, int]) -> Tensor:
-        label, first = job
-        count = min(BATCH, per_class - first)
-        generator = torch.Generator(hardware.device)
-        generator.manual_seed((seed * 1_000 + label) * 10_000_000 + first)
-        labels = torch.full((count,), label, device=hardware.device)
-        return sample(
-            network,
-            labels,
-            parameterisation=parameterisation,
-            sampler=sampler,
-            steps=steps,
-            autocast=hardware.autocast(),
-            generator=generator,
-        ).cpu()
-
-    return list(pool.map(draw, group))
 
 
 def _file(folder: Path, index: int) -> Path:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+import types
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from enum import Enum
 from functools import lru_cache
+from pathlib import Path
+from typing import Any, get_args, get_origin, get_type_hints
 
 from core.checkpoints.cards import CheckpointCard
 from core.checkpoints.catalogue import find
@@ -17,6 +21,9 @@ from core.workspace import Project
 
 DEFAULT_DECLARED = 10_000
 """What a preview assumes before a number was declared."""
+
+LARGEST_BATCH = 0.25
+"""Of the declared number: what a recipe's own batch is at most."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,14 +138,54 @@ def read_budget(project: Project) -> Budget:
 
 
 def read_recipe(project: Project) -> Recipe:
-    """The recipe of a project, with the project's changes."""
-    return load_recipe(
+    """The recipe of a project, with the project's changes.
+
+    A batch that the project does not name is the recipe's, lowered where it would be
+    most of a small data set.
+    """
+    recipe = load_recipe(
         project.recipe,
         steps=project.steps,
         batch_size=project.batch_size,
         augmentation_multiplicity=project.augmentation_multiplicity,
         images_per_class=project.images_per_class,
     )
+    if project.batch_size is not None:
+        return recipe
+    # PRIVACY: fitted to the declared number, never to the number in the folder.
+    largest = max(1, int(LARGEST_BATCH * declared_count(project)))
+    return replace(recipe, batch_size=min(recipe.batch_size, largest))
+
+
+def lowered_batch(project: Project) -> str | None:
+    """What to tell when the recipe's batch does not fit the declared number."""
+    asked, found = load_recipe(project.recipe), read_recipe(project)
+    if project.batch_size is not None or found.batch_size == asked.batch_size:
+        return None
+    return (
+        f"The recipe's batch of {asked.batch_size:,} is too large for "
+        f"{declared_count(project):,} records: {found.batch_size:,} is used."
+    )
+
+
+def declared_count(project: Project) -> int:
+    """The public number of records, or what a preview assumes."""
+    given = project.declared_count
+    return DEFAULT_DECLARED if given is None else given
+
+
+def recipe_wishes(recipe: Recipe) -> dict[str, Any]:
+    """What of a recipe makes another run, as JSON types, by names for people.
+
+    So that an edited recipe file is noticed. Its names and the number of images may
+    change at no expense.
+    """
+    free = ("name", "title", "images_per_class")
+    return {
+        f"recipe's {field.name.replace('_', ' ')}": _plain(getattr(recipe, field.name))
+        for field in fields(Recipe)
+        if field.name not in free
+    }
 
 
 @lru_cache(maxsize=64)
@@ -260,50 +307,47 @@ def make_plan(
 
 def plan_facts(plan: Plan) -> dict:
     """The plan as JSON types, for the workspace and the audit."""
-    facts = asdict(plan)
-    facts["checkpoint"]["folder"] = str(plan.checkpoint.folder)
-    facts["budget"]["unit"]["kind"] = plan.budget.unit.kind.value
-    facts["budget"]["relation"] = plan.budget.relation.value
-    facts["sentence"] = plan.sentence()
-    return facts
+    return _plain(asdict(plan)) | {"sentence": plan.sentence()}
 
 
 def plan_from_facts(facts: dict) -> Plan:
-    """The inverse of `plan_facts`."""
-    from pathlib import Path
+    """The inverse of `plan_facts`, also for the facts of an older version.
 
+    Raises:
+        UserError: when they are not those of a plan that this version knows.
+    """
     facts = {key: value for key, value in facts.items() if key != "sentence"}
-    budget = facts["budget"]
-    unit = budget["unit"]
-    card = dict(facts["checkpoint"])
-    card["folder"] = Path(card["folder"])
-    moments = facts["moments"]
-    if moments:
-        frequencies = tuple(moments["frequencies"])
-        moments = MomentRelease(**(moments | {"frequencies": frequencies}))
-    return Plan(
-        **(
-            facts
-            | {
-                "budget": Budget(
-                    epsilon=budget["epsilon"],
-                    delta=budget["delta"],
-                    relation=Relation(budget["relation"]),
-                    unit=PrivacyUnit(
-                        kind=UnitKind(unit["kind"]),
-                        max_images_per_unit=unit["max_images_per_unit"],
-                    ),
-                ),
-                "recipe": Recipe(
-                    **{
-                        name: tuple(value) if isinstance(value, list) else value
-                        for name, value in facts["recipe"].items()
-                    }
-                ),
-                "checkpoint": CheckpointCard(**card),
-                "class_names": tuple(facts["class_names"]),
-                "mechanism": Mechanism(**facts["mechanism"]),
-                "moments": moments,
-            }
-        )
-    )
+    try:
+        return _restored(Plan, facts)
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        raise UserError(
+            f"The project's plan is damaged, or of another version of Sfumato ({error})"
+            ": restore it, use that version, or start a new project folder."
+        ) from None
+
+
+def _plain(value: Any) -> Any:
+    """`value` as JSON types."""
+    match value:
+        case dict():
+            return {name: _plain(inner) for name, inner in value.items()}
+        case tuple() | list():
+            return [_plain(inner) for inner in value]
+        case Enum():
+            return value.value
+        case Path():
+            return str(value)
+    return value
+
+
+def _restored(kind: Any, value: Any) -> Any:
+    """A value of `kind` from JSON types; a field that is not there has its default."""
+    if is_dataclass(kind):
+        kinds = get_type_hints(kind)
+        return kind(**{name: _restored(kinds[name], value[name]) for name in value})
+    if get_origin(kind) is types.UnionType:
+        inner, _ = get_args(kind)
+        return None if value is None else _restored(inner, value)
+    if isinstance(kind, type) and issubclass(kind, Enum | Path):
+        return kind(value)
+    return tuple(value) if get_origin(kind) is tuple else value

@@ -5,10 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from core.checkpoints.catalogue import find
-from core.privacy.accounting import COARSE, Charge, epsilon
+from core.privacy.accounting import Charge, epsilon
 from core.privacy.budget import UnitKind
 from core.training.forecast import forecast_seconds, sampling_seconds
-from core.training.plan import DEFAULT_DECLARED, bind, promise, read_budget, read_recipe
+from core.training.plan import (
+    DEFAULT_DECLARED,
+    bind,
+    declared_count,
+    lowered_batch,
+    promise,
+    read_budget,
+    read_recipe,
+)
 from core.workspace import Project
 
 CURVE_POINTS = 10
@@ -47,7 +55,7 @@ def preview(project: Project) -> BudgetPreview:
         UserError: when a field is out of range, or the fields do not fit together.
     """
     budget, recipe = read_budget(project), read_recipe(project)
-    declared = project.declared_count or DEFAULT_DECLARED
+    declared = declared_count(project)
     mechanism, moments = bind(budget, declared, recipe, PREVIEW_CLASSES)
     releases: tuple[Charge, ...] = ()
     if moments:
@@ -61,12 +69,7 @@ def preview(project: Project) -> BudgetPreview:
     curve = tuple(
         (
             step,
-            epsilon(
-                (*releases, mechanism.charge(step).uncapped()),
-                budget.delta,
-                budget.relation,
-                COARSE,
-            ),
+            epsilon((*releases, mechanism.charge(step)), budget.delta, budget.relation),
         )
         for step in points
     )
@@ -91,6 +94,8 @@ def _warnings(project: Project, steps: int) -> tuple[str, ...]:
             f"No public number of records is declared yet: {DEFAULT_DECLARED:,} is "
             "assumed here."
         )
+    if lowered := lowered_batch(project):
+        found.append(lowered)
     if project.epsilon > HIGH_EPSILON:
         found.append(
             f"ε = {project.epsilon:g} is above what published work uses: the bound "

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -22,6 +23,7 @@ from core.diffusion.objective import mean_loss
 from core.diffusion.process import Parameterisation
 from core.diffusion.timesteps import TimestepMixture
 from core.diffusion.views import make_views
+from core.errors import Stopped
 from core.events import Watcher
 from core.files import write_atomically
 from core.parallel import Hardware, Workers, workers
@@ -78,10 +80,14 @@ def train(
 
     Args:
         batch: Gives images and labels, on any device.
-        state: A file to resume from and to keep the state in, every 500 steps.
+        state: A file to resume from, and to keep the state in every 500 steps and
+            before a stop.
 
     Returns:
         The mean training loss of each hundredth of the run: public.
+
+    Raises:
+        Stopped: when the watcher asks.
     """
     network.to(hardware.device)
     parameters = [p for p in network.parameters() if p.requires_grad]
@@ -105,9 +111,11 @@ def train(
             ema.update(average, parameters, step, training.ema_decay)
             losses.append(loss)
             watcher.progress(activity, step + 1, training.steps)
-            if state and (step + 1) % STATE_EVERY == 0:
+            stopping = watcher.stop_requested()
+            if state and (stopping or (step + 1) % STATE_EVERY == 0):
                 _keep(state, step + 1, losses, parameters, average, optimiser)
-            watcher.stop_if_requested()
+            if stopping:
+                raise Stopped
 
     with torch.no_grad():
         for parameter, averaged in zip(parameters, average, strict=True):
@@ -183,7 +191,10 @@ def _resume(
 ) -> tuple[int, list[float]]:
     if path is None or not path.is_file():
         return 0, []
-    tensors = load_file(path)
+    try:
+        tensors = load_file(path)
+    except (SafetensorError, OSError):
+        return 0, []  # Begun again: it costs time only.
     step = int(tensors["step"])
     for index, parameter in enumerate(parameters):
         parameter.copy_(tensors[f"{index}.weight"])

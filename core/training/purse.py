@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 from core.privacy.accounting import COARSE, Charge, epsilon
 from core.privacy.ledger import Account, Ledger
 from core.training.plan import Plan
+
+LOOKS = 50
+"""How often in a run the accountant is asked for the ε to show: it costs more than the
+ledger does."""
 
 
 class Purse:
     """One run's account: charges it, and knows what is left.
 
-    Guarantee: never charges more than the plan's committed steps and releases.
+    Guarantee: never charges more than the plan's committed steps and releases, however
+    many processes use the same account at the same time.
     """
 
     def __init__(self, plan: Plan, dataset: str, ledger: Ledger) -> None:
         self._plan, self._ledger = plan, ledger
         self._account = Account(dataset=dataset, run=plan.run, terms=plan.terms)
+        self._shown: dict[tuple[Charge, ...], float] = {}
 
     def charged(self) -> tuple[Charge, ...]:
         """What the ledger holds of this run."""
-        account = self._account
-        return self._ledger.charged(account.dataset, account.terms, account.run)
+        return self._ledger.charged(self._account.dataset, run=self._account.run)
 
     def steps_charged(self) -> int:
         """DP-SGD steps charged, whether or not they reached the weights."""
@@ -31,15 +39,37 @@ class Purse:
         return any(c.batch_cap is None for c in self.charged())
 
     def steps_left(self) -> int:
-        """Committed steps not yet charged."""
+        """Committed steps not yet charged; others may charge them in the meantime."""
         return self._plan.mechanism.steps - self.steps_charged()
 
     def commit(self, charge: Charge) -> None:
-        """Write a charge to the ledger; returns when it is on disk."""
-        self._ledger.commit(self._account, charge)
+        """Write a charge to the ledger; returns when it is on disk.
+
+        Raises:
+            UserError: when the plan does not hold it, or holds no more of it, or the
+                ledger cannot be written; then nothing may be read.
+        """
+        # PRIVACY: the ledger itself compares, in the transaction that writes.
+        self._ledger.commit(self._account, charge, allowed=self._plan.charges())
 
     def epsilon(self) -> float:
-        """ε charged to this run so far, to look at; claims are evaluated finely."""
-        budget = self._plan.budget
-        charges = [charge.uncapped() for charge in self.charged()]
-        return epsilon(charges, budget.delta, budget.relation, COARSE)
+        """ε charged to this run, to look at: up to a fiftieth of the steps ahead.
+
+        Claims are evaluated finely.
+        """
+        steps = self._plan.mechanism.steps
+        stride = math.ceil(steps / LOOKS)
+        ahead = tuple(
+            replace(
+                charge.uncapped(),
+                count=charge.count
+                if charge.batch_cap is None
+                else min(steps, stride * math.ceil(charge.count / stride)),
+            )
+            for charge in self.charged()
+        )
+        if ahead not in self._shown:
+            budget = self._plan.budget
+            found = epsilon(ahead, budget.delta, budget.relation, COARSE)
+            self._shown[ahead] = found
+        return self._shown[ahead]

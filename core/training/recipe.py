@@ -5,11 +5,13 @@ Recipes are TOML files in `resources/recipes`, each number with its source besid
 
 from __future__ import annotations
 
+import math
 import tomllib
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin, get_type_hints
 
+from core.diffusion.adapters import ALL, check_choice
 from core.diffusion.samplers import check_sampler
 from core.diffusion.timesteps import TimestepMixture
 from core.errors import UserError
@@ -19,6 +21,9 @@ from core.training.bundled import recipe_folder, recipe_names
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """A complete description of what is trained and how; nothing of it is private.
+
+    A field that is added later has a default that keeps older recipes and plans as
+    they were.
 
     Attributes:
         name: File name without ending.
@@ -46,6 +51,9 @@ class Recipe:
         moment_learning_rate: Adam's on them.
         sampler, sampler_steps: How samples are drawn.
         images_per_class: Default size of the synthetic data set.
+        trained: Parts of the network that DP-SGD trains (`diffusion.adapters.PARTS`).
+            The warm-up, which costs nothing more, always trains all.
+        lora_rank: Rank of the adapters trained beside every attention; 0 for none.
     """
 
     name: str
@@ -72,6 +80,8 @@ class Recipe:
     sampler: str
     sampler_steps: int
     images_per_class: int
+    trained: tuple[str, ...] = (ALL,)
+    lora_rank: int = 0
 
     def __post_init__(self) -> None:
         """Refuse a recipe that cannot run.
@@ -79,15 +89,38 @@ class Recipe:
         Raises:
             UserError: naming the field.
         """
-        for name in ("batch_size", "steps", "augmentation_multiplicity", "clip_norm",
-                     "learning_rate", "images_per_class"):  # fmt: skip
-            if not getattr(self, name) > 0:
-                label = name.replace("_", " ")
-                raise UserError(f"{label} must be above 0: correct the recipe.")
+        for name, kind in get_type_hints(Recipe).items():
+            if not _is(getattr(self, name), kind):
+                raise self._refused(name, _words(kind))
+        positive = ["batch_size", "steps", "augmentation_multiplicity", "clip_norm",
+                    "learning_rate", "images_per_class"]  # fmt: skip
         if not 0 <= self.moment_share < 1:
-            raise UserError("moment share must be at least 0 and below 1.")
+            raise self._refused("moment_share", "at least 0 and below 1")
+        if self.moment_share:
+            positive += ["moment_mean_norm", "moment_norm", "moment_images",
+                         "moment_learning_rate"]  # fmt: skip
+            if not 0 < self.moment_means_share < 1:
+                raise self._refused("moment_means_share", "above 0 and below 1")
+            brightness, contrasts = self.moment_frequencies
+            if brightness < 1 or contrasts < 0:
+                raise self._refused("moment_frequencies", "at least 1 and at least 0")
+        for name in positive:
+            if not getattr(self, name) > 0:
+                raise self._refused(name, "above 0")
+        for name in ("warmup_steps", "moment_noise_edge"):
+            if getattr(self, name) < 0:
+                raise self._refused(name, "0 or more")
+        if not 0 <= self.ema_decay <= 1:
+            raise self._refused("ema_decay", "between 0 and 1")
         check_sampler(self.sampler, self.sampler_steps)
+        check_choice(self.trained, self.lora_rank)
         _ = self.timesteps
+
+    def _refused(self, name: str, wanted: str) -> UserError:
+        return UserError(
+            f"In the recipe {self.name}, {name.replace('_', ' ')} must be {wanted}, "
+            f"not {getattr(self, name)!r}: correct it."
+        )
 
     @property
     def timesteps(self) -> TimestepMixture:
@@ -95,6 +128,30 @@ class Recipe:
         return TimestepMixture(
             weights=self.timestep_weights, bounds=self.timestep_bounds
         )
+
+
+def _is(value: object, kind: Any) -> bool:
+    """Whether a value read from a file is of this kind; a bool is no number."""
+    if get_origin(kind) is tuple:
+        inner = get_args(kind)
+        if not isinstance(value, tuple):
+            return False
+        kinds = inner[:1] * len(value) if inner[-1] is ... else inner
+        return len(value) == len(kinds) and all(map(_is, value, kinds))
+    if kind is float:
+        return type(value) in (int, float) and abs(value) < math.inf  # type: ignore
+    return type(value) is kind
+
+
+def _words(kind: Any) -> str:
+    names = {int: "whole number", float: "number", str: "text"}
+    if kind is bool:
+        return "true or false"
+    if get_origin(kind) is not tuple:
+        return f"a {names[kind]}"
+    inner = get_args(kind)
+    count = "" if inner[-1] is ... else f"{len(inner)} "
+    return f"a list of {count}{names[inner[0]]}s"
 
 
 def load_recipe(name: str, **changes: Any) -> Recipe:
@@ -114,6 +171,10 @@ def load_recipe(name: str, **changes: Any) -> Recipe:
     except OSError:
         known = ", ".join(recipe_names())
         raise UserError(f"There is no recipe {name!r}: use one of {known}.") from None
+    except UnicodeDecodeError:
+        raise UserError(
+            f"The recipe {path} is not text in UTF-8: save it as such."
+        ) from None
     except tomllib.TOMLDecodeError as error:
         raise UserError(
             f"The recipe {path} is not valid TOML ({error}): correct that line."
@@ -121,9 +182,12 @@ def load_recipe(name: str, **changes: Any) -> Recipe:
     content = {"name": path.stem} | content
     content |= {key: value for key, value in changes.items() if value is not None}
     known_fields = {field.name for field in fields(Recipe)}
-    if wrong := sorted(known_fields.symmetric_difference(content)):
+    needed = {field.name for field in fields(Recipe) if field.default is MISSING}
+    wrong = (content.keys() - known_fields) | (needed - content.keys())
+    if wrong:
         raise UserError(
-            f"The recipe {path} has missing or unknown fields: {', '.join(wrong)}."
+            f"The recipe {path} has missing or unknown fields: "
+            f"{', '.join(sorted(wrong))}."
         )
     return Recipe(
         **{

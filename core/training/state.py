@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from core.errors import UserError
-from core.files import read_json, sha256, write_atomically, write_json
+from core.files import explained, read_json, sha256, write_atomically, write_json
 
 KEPT = 2
 
@@ -64,11 +64,30 @@ def save_state(state: TrainingState, folder: Path) -> None:
         for index, tensor in enumerate(group)
     }
     path = folder / f"state-{state.updates:06d}.safetensors"
-    write_atomically(path, lambda file: save_file(tensors, file))
-    write_json(path.with_suffix(".json"), {"sha256": sha256(path)})
-    for old in sorted(folder.glob("state-*.safetensors"))[:-KEPT]:
-        old.unlink(missing_ok=True)
-        old.with_suffix(".json").unlink(missing_ok=True)
+
+    def write(file: Path) -> None:
+        save_file(tensors, file)
+        # The hash is on disk before the state is: no state is ever without one.
+        write_json(path.with_suffix(".json"), {"sha256": sha256(file)})
+
+    write_atomically(path, write)
+    _forget_others(path)
+
+
+def _forget_others(newest: Path) -> None:
+    """Keep a state and the ones just before it.
+
+    Any that count more updates were passed over when this run went on: they are
+    damaged.
+    """
+    states = sorted(newest.parent.glob("state-*.safetensors"))
+    kept = {path.stem for path in states[: states.index(newest) + 1][-KEPT:]}
+    try:
+        for path in newest.parent.glob("state-*"):
+            if path.stem not in kept:
+                path.unlink(missing_ok=True)
+    except OSError as error:
+        raise explained(error, newest.parent) from error
 
 
 @torch.no_grad()

@@ -124,6 +124,7 @@ class FakeEngine:
         training: Set while training runs.
         fail: Errors to raise, by name of the method.
         previewed: The projects that a preview was asked for.
+        weak_noise, blind_check: What the self-test finds.
     """
 
     def __init__(self) -> None:
@@ -135,6 +136,8 @@ class FakeEngine:
         self.previewed: list[Project] = []
         self.patients = True
         self.steps_done = 0
+        self.weak_noise = False
+        self.blind_check = False
 
     def _may_fail(self, name: str) -> None:
         if name in self.fail:
@@ -401,6 +404,63 @@ class FakeEngine:
         )
         return FakeVerification(
             holds=not changed, findings=findings, notes=(), epsilon_recomputed=2.98
+        )
+
+    def self_test(self, watcher: Watcher) -> object:
+        from core.privacy.selftest.findings import Finding, Measurement
+        from core.privacy.selftest.report import Confirmation, SelfTest
+
+        self._may_fail("self_test")
+        for percent in (0, 40):
+            watcher.progress("Checking the privacy engine", percent, 100)
+        while not self.gate.wait(0.005):
+            watcher.stop_if_requested()
+        noise = Finding(
+            check="noise strength",
+            question="Is the noise as strong as the budget demands?",
+            measurements=(
+                Measurement(
+                    name="noise ÷ promise of a step",
+                    value=0.51 if self.weak_noise else 1.0002,
+                    low=0.99788,
+                    high=1.0021,
+                ),
+            ),
+            smallest_fault="noise 0.27 % too weak or too strong",
+        )
+        limit = Finding(
+            check="batch limit",
+            question="Is no batch larger, and nobody drawn beyond, what was declared?",
+            measurements=(
+                Measurement(name="largest batch ÷ limit", value=1.0, high=1.0),
+            ),
+            smallest_fault="one unit too many",
+        )
+        audit = Finding(
+            check="audit at epsilon 8",
+            question="Does an attacker who sees everything learn no more than claimed?",
+            measurements=(
+                Measurement(
+                    name="share of right guesses on 100,000 planted records",
+                    value=0.70774,
+                    high=0.71682,
+                ),
+            ),
+            smallest_fault="noise at 0.94 of its strength",
+            note="Claimed: epsilon 8.00 at delta 1e-5. Estimated from the guesses: "
+            "4.69 or more, 99.9 % sure.",
+        )
+        return SelfTest(
+            findings=(limit, noise, audit),
+            confirmations=(
+                Confirmation(
+                    fault="no noise", check="noise strength", seen=not self.blind_check
+                ),
+                Confirmation(
+                    fault="no clipping", check="audit at epsilon 8", seen=True
+                ),
+            ),
+            seconds=31.0,
         )
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 
 import pytest
 
 from core import pipeline
-from core.errors import UserError
+from core.errors import Stopped, UserError
 from core.events import Watcher
 from core.privacy.ledger import Ledger
-from core.training import trainer
+from core.privacy.lifetime import Cap
+from core.spending import open_ledger
+from core.training import purse
 from core.workspace import Project, Workspace
 from tests.core.tiny import make_checkpoint, make_dataset, write_recipe
 
@@ -20,7 +23,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.fixture
 def home(tmp_path, monkeypatch):
     monkeypatch.setenv("SFUMATO_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(trainer, "epsilon", lambda *_: 0.0)
+    monkeypatch.setattr(purse, "epsilon", lambda *_: 0.0)
     return tmp_path / "home"
 
 
@@ -103,13 +106,114 @@ def test_results_that_were_paid_for_are_not_thrown_away(workspace, project):
     assert (tuned.folder / "card.json").is_file()
 
 
-def test_a_ledger_that_was_rolled_back_is_refused(workspace, project, home):
-    dataset = make_dataset()
+def forgetting(workspace, **missing) -> None:
+    """The plan as a version would have kept it that did not know these fields yet."""
+    kept = workspace.result("plan")
+    for wish in missing.get("wishes", ()):
+        del kept["wishes"][wish]
+    for field in missing.get("recipe", ()):
+        del kept["plan"]["recipe"][field]
+    workspace.finish("plan", kept)
+
+
+def test_a_project_of_an_older_version_goes_on(workspace, project, monkeypatch):
+    """Wishes that it did not know count as left alone, and its recipe as unchanged."""
     plan = planned(workspace, project)
+    pipeline.fine_tune(workspace, plan, make_dataset(), Watcher())
+    wishes = workspace.result("plan")["wishes"]
+    forgetting(
+        workspace,
+        wishes=["relation", *(name for name in wishes if name.startswith("recipe's"))],
+    )
+    assert planned(workspace, project) == plan
+    with pytest.raises(UserError, match="relation"):
+        planned(workspace, project.changed(relation="replace_one"))
+    with pytest.raises(UserError, match="epsilon"):
+        planned(workspace, project.changed(epsilon=0.2))
+
+
+def test_a_recipe_that_was_edited_is_another_wish(workspace, project, tmp_path):
+    plan = planned(workspace, project)
+    write_recipe(tmp_path, moment_share=0, clip_norm=0.02)
+    other = planned(workspace, project)
+    assert other.run != plan.run and other.recipe.clip_norm == 0.02
+    pipeline.fine_tune(workspace, other, make_dataset(), Watcher())
+    write_recipe(tmp_path, moment_share=0, clip_norm=0.03)
+    with pytest.raises(UserError, match="clip norm"):
+        planned(workspace, project)
+
+
+def test_a_plan_above_the_cap_is_refused_and_changes_nothing(workspace, project, home):
+    dataset, plan = make_dataset(), planned(workspace, project)
+    with open_ledger() as ledger:
+        cap = Cap(epsilon=0.31, delta=1e-3, terms=plan.terms)
+        ledger.set_cap(dataset.fingerprint, cap)
+    with pytest.raises(UserError, match="cap"):
+        planned(workspace, project.changed(epsilon=0.32))
+    assert planned(workspace, project) == plan
     pipeline.fine_tune(workspace, plan, dataset, Watcher())
+    with open_ledger() as ledger:
+        ledger.set_cap(dataset.fingerprint, replace(cap, epsilon=0.1))
+    # What is paid for may be used.
+    assert planned(workspace, project) == plan
+
+
+def test_results_of_an_older_version_are_read(workspace, project):
+    plan = planned(workspace, project)
+    tuned = pipeline.fine_tune(workspace, plan, make_dataset(), Watcher())
+    facts = workspace.result("training")
+    workspace.finish("training", facts | {"of another version": 1})
+    assert pipeline.fine_tune(workspace, plan, make_dataset(), Watcher()) == tuned
+
+
+def rolled_back(home, kept):
     shutil.rmtree(home)
-    with pytest.raises(UserError, match="forgotten"):
+    if kept is not None:
+        shutil.copytree(kept, home)
+
+
+@pytest.mark.parametrize("how", ["deleted", "restored with all", "restored alone"])
+def test_a_ledger_that_was_rolled_back_is_refused(
+    workspace, project, home, tmp_path, how
+):
+    """From an old backup of its folder, or of its file only; or not at all."""
+    dataset, plan = make_dataset(), planned(workspace, project)
+    pipeline.spending(workspace, plan, dataset)
+    backup = shutil.copytree(home, tmp_path / "backup")
+    pipeline.fine_tune(workspace, plan, dataset, Watcher())
+    if how == "restored alone":
+        shutil.copy(backup / "ledger.sqlite3", home)
+    else:
+        rolled_back(home, None if how == "deleted" else backup)
+    wrong = "is gone" if how == "deleted" else "forgotten"
+    with pytest.raises(UserError, match=f"{wrong}.*ledger-head.json"):
         pipeline.spending(workspace, plan, dataset)
+    with Workspace.open(tmp_path / "another") as other:
+        if how == "restored alone":
+            with pytest.raises(UserError, match=f"{wrong}.*ledger-head.json"):
+                planned(other, project)
+
+
+def test_a_project_restored_from_a_backup_is_charged_for_what_it_did(
+    workspace, project, tmp_path
+):
+    """It goes back, the ledger does not: a step that was lost is not made again."""
+    dataset, plan = make_dataset(), planned(workspace, project)
+    stopping = iter([True])
+    with pytest.raises(Stopped):
+        pipeline.fine_tune(
+            workspace,
+            plan,
+            dataset,
+            Watcher(stop_requested=lambda: next(stopping, False)),
+        )
+    shutil.copytree(workspace.path, tmp_path / "backup")
+    pipeline.fine_tune(workspace, plan, dataset, Watcher())
+    with Workspace.open(tmp_path / "backup") as restored:
+        tuned = pipeline.fine_tune(restored, plan, dataset, Watcher())
+        assert (tuned.updates, tuned.steps_charged) == (1, 2)
+        own = pipeline.spending(restored, plan, dataset)
+    assert own.epsilon_charged == plan.epsilon
 
 
 def test_a_finished_stage_is_not_repeated(workspace, project, home):

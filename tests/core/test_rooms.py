@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 CORE = sorted((ROOT / "core").rglob("*.py"))
 APP = sorted((ROOT / "app").rglob("*.py"))
-PRIVACY = sorted((ROOT / "core" / "privacy").glob("*.py"))
+PRIVACY = sorted((ROOT / "core" / "privacy").rglob("*.py"))
 QT = ("PySide6", "PyQt5", "PyQt6", "pyqtgraph", "shiboken6")
 ALONE = ("data", "privacy", "diffusion")
 
@@ -50,7 +50,7 @@ def within(name: str, package: str) -> bool:
 
 
 def test_the_sources_were_found():
-    assert len(CORE) > 40 and len(APP) > 5 and len(PRIVACY) == 9
+    assert len(CORE) > 40 and len(APP) > 5 and len(PRIVACY) > 9
 
 
 @pytest.mark.parametrize("path", CORE, ids=lambda path: path.stem)

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import stat
+import sys
 
 import pytest
 
 from core.errors import UserError
-from core.workspace import Project, Workspace, parse_project, user_folder
+from core.workspace import (
+    Project,
+    Workspace,
+    locked,
+    parse_project,
+    user_folder,
+    witness_folder,
+)
 
 
 def test_wishes_survive_a_round_trip(tmp_path):
@@ -85,5 +94,44 @@ def test_none_leaves_a_wish_alone():
 def test_the_ledger_is_kept_outside_the_project(monkeypatch, tmp_path):
     monkeypatch.setenv("SFUMATO_HOME", str(tmp_path))
     assert user_folder() == tmp_path
+    assert witness_folder() == tmp_path / "witness"
     monkeypatch.delenv("SFUMATO_HOME")
-    assert "sfumato" in str(user_folder())
+    assert "sfumato" in str(user_folder()) and "sfumato" in str(witness_folder())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere they are one folder")
+def test_the_ledger_and_its_witness_lie_apart(monkeypatch):
+    monkeypatch.delenv("SFUMATO_HOME", raising=False)
+    one, other = user_folder(), witness_folder()
+    assert one not in (other, *other.parents) and other not in one.parents
+
+
+def test_what_a_kill_left_unfinished_is_removed_when_it_is_opened(tmp_path):
+    with Workspace.open(tmp_path / "project") as workspace:
+        workspace.save_project(Project())
+        folders = (workspace.path, workspace.folder("training"))
+        for folder in folders:
+            (folder / ".state.x1y2.part").write_bytes(b"half")
+        with pytest.raises(UserError):  # Somebody may be writing them.
+            Workspace.open(tmp_path / "project")
+        assert (tmp_path / "project" / ".state.x1y2.part").exists()
+    with Workspace.open(tmp_path / "project") as workspace:
+        assert [left for f in folders for left in f.glob(".*.part")] == []
+        assert workspace.project == Project()
+
+
+def test_a_project_can_be_looked_at_while_somebody_works_in_it(tmp_path):
+    with pytest.raises(UserError, match="no project"):
+        Workspace.look(tmp_path)
+    with Workspace.open(tmp_path / "project") as workspace:
+        workspace.save_project(Project(title="Seen"))
+        found = Workspace.look(tmp_path / "project").project
+    assert found is not None and found.title == "Seen"
+
+
+def test_a_lock_says_what_it_is_asked_to(tmp_path):
+    held = locked(tmp_path / "lock", "Not now.")
+    with pytest.raises(UserError, match="Not now"):
+        locked(tmp_path / "lock", "Not now.")
+    os.close(held)
+    os.close(locked(tmp_path / "lock", "Not now."))

@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from core.data.dataset import Problem
+from core.data.options import ReadOptions
 from core.data.reading import Picture
 
 
@@ -37,13 +38,16 @@ class Index:
         class_names: Names of all classes.
         images: The pixels, N of them.
         labels: int64 [N], positions in `class_names`.
-        groups: Text [N] naming the group (patient) of each record, or None when the
-            format has no groups.
+        groups: Text [N] naming the group (patient) of each record, "" where it is not
+            told, or None when the format has no groups.
+        unit_column: What the groups are called ("patient"), "" without groups.
+        left_out: bool [N], records that the declarations leave out, or None.
         official_splits: uint8 [N], positions in `official_split_names`, or None when
             the format has no splits and `core.data.splitting` must make them.
         official_split_names: The names that the format uses.
         train_splits: Those of the names whose records may be trained on.
         problems: Files that were left out already.
+        folder: What the custodian chose, for sentences.
     """
 
     format_name: str
@@ -51,10 +55,13 @@ class Index:
     images: Images
     labels: np.ndarray
     groups: tuple[str, ...] | None = None
+    unit_column: str = ""
+    left_out: np.ndarray | None = None
     official_splits: np.ndarray | None = None
     official_split_names: tuple[str, ...] = ("train", "held_out")
     train_splits: tuple[str, ...] = ("train",)
     problems: tuple[Problem, ...] = ()
+    folder: Path = Path()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -69,8 +76,8 @@ class Format(Protocol):
         """Whether the folder `path` looks like this format; reads little, never fails
         on a folder of another format."""
 
-    def index(self, path: Path) -> Index:
-        """List the records below `path`.
+    def index(self, path: Path, options: ReadOptions) -> Index:
+        """List the records below `path`, as the custodian's declarations have it.
 
         Raises:
             UserError: If the layout is broken in a way that no single file explains.

@@ -10,6 +10,7 @@ import numpy as np
 
 from core.data.dataset import Problem
 from core.data.formats.base import Index
+from core.data.options import ReadOptions, choose_unit
 from core.data.paths import escapes
 from core.data.reading import FileImages
 from core.data.tables import read_table
@@ -26,6 +27,7 @@ COLUMNS: Final = (
     "split",
 )
 OFFICIAL_SPLITS: Final = ("train", "id_val", "val", "test")
+UNIT_COLUMNS: Final = {"patient": "patient", "slide": "slide", "hospital": "center"}
 CLASS_NAMES: Final = ("normal", "tumour")
 
 _TRAIN, _ID_VAL, _VAL, _TEST = range(4)
@@ -48,8 +50,10 @@ _ALLOWED: Final = {
 class Camelyon17:
     """`[camelyon17_v1.0/]metadata.csv` and `patches/patient_…/patch_….png`.
 
-    Patients are the groups. Trained on: rows of split 0 of hospitals 0, 3 and 4. Held
-    out: the others, under WILDS' names id_val, val (hospital 1) and test (hospital 2).
+    Patients are the groups, unless slides or hospitals are chosen. Trained on: rows of
+    split 0 of hospitals 0, 3 and 4. The others keep WILDS' names id_val, val (hospital
+    1) and test (hospital 2); id_val shares its patients with train, so that by patient
+    nothing of it is held out.
     """
 
     name = "WILDS Camelyon17 v1.0"
@@ -58,11 +62,12 @@ class Camelyon17:
         root = _root(path)
         return (root / "metadata.csv").is_file() and (root / "patches").is_dir()
 
-    def index(self, path: Path) -> Index:
+    def index(self, path: Path, options: ReadOptions) -> Index:
         root = _root(path).resolve()
         table = root / "metadata.csv"
         rows = read_table(table, root, COLUMNS)
-        paths, patients, labels, splits = [], [], [], []
+        column = UNIT_COLUMNS[choose_unit(options, tuple(UNIT_COLUMNS))]
+        paths, groups, labels, splits = [], [], [], []
         seen: set[str] = set()
         problems = []
         for number, row in enumerate(rows, start=2):
@@ -81,7 +86,7 @@ class Camelyon17:
                 continue
             seen.add(file)
             paths.append(file)
-            patients.append(patient)
+            groups.append(row[COLUMNS.index(column)])
             labels.append(int(tumor))
             splits.append(_OUT_OF_DISTRIBUTION.get(int(center), int(split)))
         return Index(
@@ -89,7 +94,8 @@ class Camelyon17:
             class_names=CLASS_NAMES,
             images=FileImages(root=root, paths=tuple(paths)),
             labels=np.array(labels, np.int64),
-            groups=tuple(patients),
+            groups=tuple(groups),
+            unit_column=choose_unit(options, tuple(UNIT_COLUMNS)),
             official_splits=np.array(splits, np.uint8),
             official_split_names=OFFICIAL_SPLITS,
             problems=tuple(problems),

@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
-from core.data.dataset import Problem
+from core.data.dataset import Problem, shown
 from core.data.formats.base import Index
+from core.data.formats.dicom import is_dicom, with_dicom_headers
+from core.data.options import ReadOptions
 from core.data.paths import escapes, is_clutter, natural, walk
 from core.data.reading import SUFFIXES, FileImages
+from core.data.splitting import SPLIT_NAMES, official_splits
 from core.data.tables import read_table
 from core.errors import UserError
 
 UNITS_FILE: Final = "units.csv"
-
-_SPLIT_FOLDERS: Final = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-    "testing": "test",
-}
-_SPLITS: Final = ("train", "val", "test")
 
 
 class ClassFolders:
@@ -47,105 +40,107 @@ class ClassFolders:
         except OSError:
             return False
 
-    def index(self, path: Path) -> Index:
+    def index(self, path: Path, options: ReadOptions) -> Index:
         root = path.resolve()
         problems: list[Problem] = []
         tops = _split_folders(root)
         found: list[tuple[str, str, str]] = []  # file, class name, split
-        for folder, split in tops or [(root, "")]:
+        for folder, split in tops or [("", "")]:
             found += _images(root, folder, split, problems)
         class_names = tuple(sorted({name for _, name, _ in found}, key=natural))
         number = {name: label for label, name in enumerate(class_names)}
         paths = tuple(file for file, _, _ in found)
-        held_out = {split for _, _, split in found} - {"train", ""}
+        splits = official_splits([split for _, _, split in found])
         table = root / UNITS_FILE
         has_units = table.is_file()
-        return Index(
+        index = Index(
             format_name=self.name,
             class_names=class_names,
-            images=FileImages(root=root, paths=paths),
+            images=FileImages(root=root, paths=paths, window=options.window),
             labels=np.array([number[name] for _, name, _ in found], np.int64),
-            groups=_units(table, root, paths, problems) if has_units else None,
-            official_splits=np.array(
-                [_SPLITS.index(split) for _, _, split in found], np.uint8
-            )
-            if held_out
-            else None,
-            official_split_names=_SPLITS if held_out else ("train", "held_out"),
+            groups=_units(table, root, paths, problems, options) if has_units else None,
+            unit_column="unit" if has_units else "",
+            official_splits=splits.numbers,
+            official_split_names=splits.names,
             problems=tuple(problems),
         )
+        return with_dicom_headers(index, options)
 
 
-def _split_folders(root: Path) -> list[tuple[Path, str]]:
+def _split_folders(root: Path) -> list[tuple[str, str]]:
     """The top folders and their splits when all of them are named after splits."""
     folders = [
-        f for f in sorted(root.iterdir()) if f.is_dir() and not is_clutter(f.name)
+        folder.name
+        for folder in sorted(root.iterdir())
+        if folder.is_dir() and not is_clutter(folder.name)
     ]
-    splits = [_SPLIT_FOLDERS.get(folder.name.lower()) for folder in folders]
+    splits = [SPLIT_NAMES.get(folder.lower()) for folder in folders]
     if "train" not in splits or None in splits:
         return []
     return [(f, s) for f, s in zip(folders, splits, strict=True) if s is not None]
 
 
 def _images(
-    root: Path, top: Path, split: str, problems: list[Problem]
+    root: Path, top: str, split: str, problems: list[Problem]
 ) -> list[tuple[str, str, str]]:
     """Every image below one split: path relative to the root, class name, split."""
     found = []
     classes_seen = set()
-    for file in walk(root, top, problems):
-        inside = file.relative_to(root).as_posix()
-        below = file.relative_to(top)
-        if len(below.parts) == 1:
-            if file.suffix.lower() in SUFFIXES:
-                problems.append(
-                    Problem(
-                        path=inside,
-                        kind="no class",
-                        message="The image lies in no class folder: move it into one.",
-                    )
-                )
-            continue
-        if file.suffix.lower() not in SUFFIXES:
-            problems.append(
-                Problem(
-                    path=inside,
-                    kind="other file",
-                    message="The file has no ending of a PNG, JPEG, TIFF or BMP image "
-                    "and was left out: convert or remove it.",
-                )
-            )
-            continue
-        classes_seen.add(below.parts[0])
-        found.append((inside, below.parts[0], split))
-    for folder in top.iterdir():
+    above = len(top) + 1 if top else 0
+    for path in walk(root, top, problems):
+        class_name, _, below = path[above:].partition("/")
+        is_image = os.path.splitext(path)[1].lower() in SUFFIXES
+        if not below:
+            if is_image:
+                problems.append(_left_out(path, "no class"))
+        elif is_image or is_dicom(root, path):
+            classes_seen.add(class_name)
+            found.append((path, class_name, split))
+        else:
+            problems.append(_left_out(path, "other file"))
+    for folder in sorted((root / top).iterdir()):
         if is_clutter(folder.name) or folder.is_symlink() or not folder.is_dir():
             continue
         if folder.name not in classes_seen:
-            problems.append(
-                Problem(
-                    path=folder.relative_to(root).as_posix(),
-                    kind="empty class",
-                    message="The folder holds no image and makes no class: fill or "
-                    "remove it.",
-                )
+            path = folder.relative_to(root).as_posix()
+            problems.append(_left_out(path, "empty class"))
+        elif not folder.name.isprintable():
+            raise UserError(
+                f"The name of the class folder {shown(folder.name)} holds characters "
+                "that cannot be seen: rename it."
             )
     return found
 
 
+_WHY: Final = {
+    "no class": "The image lies in no class folder: move it into one.",
+    "other file": "The file is no PNG, JPEG, TIFF, BMP or DICOM image by its ending "
+    "and was left out: convert or remove it.",
+    "empty class": "The folder holds no image and makes no class: fill or remove it.",
+}
+
+
+def _left_out(path: str, kind: str) -> Problem:
+    return Problem(path=path, kind=kind, message=_WHY[kind])
+
+
 def _units(
-    table: Path, root: Path, paths: tuple[str, ...], problems: list[Problem]
+    table: Path,
+    root: Path,
+    paths: tuple[str, ...],
+    problems: list[Problem],
+    options: ReadOptions,
 ) -> tuple[str, ...]:
-    """The unit of every image, as `units.csv` says."""
+    """The unit of every image, as `units.csv` says; "" where it says nothing."""
     unit_of: dict[str, str] = {}
     for number, (file, unit) in enumerate(
         read_table(table, root, ("file", "unit")), start=2
     ):
-        if not file or not unit:
+        if not file or not (unit or options.missing_unit):
             empty = "unit" if file else "file"
             raise UserError(
                 f"Row {number} of {UNITS_FILE} has no {empty}: fill it in, since every "
-                "image needs a unit."
+                "image needs a unit, or declare what becomes of images without one."
             )
         if escapes(file):
             raise UserError(
@@ -159,10 +154,10 @@ def _units(
             )
         unit_of[file] = unit
     for path in paths:
-        if path not in unit_of:
+        if path not in unit_of and not options.missing_unit:
             raise UserError(
-                f"The image {path} is not in {UNITS_FILE}: add a row with its unit, or "
-                "remove the image."
+                f"The image {shown(path)} is not in {UNITS_FILE}: add a row with its "
+                "unit, or remove the image."
             )
     known = set(paths)
     for file in unit_of:
@@ -175,4 +170,4 @@ def _units(
                     "restore the file or remove the row.",
                 )
             )
-    return tuple(unit_of[path] for path in paths)
+    return tuple(unit_of.get(path, "") for path in paths)

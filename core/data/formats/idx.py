@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
 import io
 import math
 import struct
@@ -16,11 +15,10 @@ from typing import IO, Final
 
 import numpy as np
 
-from core.data.dataset import Problem
+from core.data.arrays import BLOCK_BYTES, MAX_IMAGES, MAX_SIDE, ArrayImages
 from core.data.formats.base import Index
+from core.data.options import ReadOptions
 from core.data.paths import leaves
-from core.data.reading import Picture, stamp
-from core.data.resampling import grid_to_square
 from core.errors import UserError
 
 FASHION_CLASSES: Final = (
@@ -35,8 +33,6 @@ FASHION_CLASSES: Final = (
     "Bag",
     "Ankle boot",
 )
-MAX_IMAGES: Final = 10_000_000
-MAX_SIDE: Final = 4096
 
 _GZIP: Final = b"\x1f\x8b"
 _TYPES: Final = {
@@ -48,7 +44,6 @@ _TYPES: Final = {
     0x0E: np.dtype(">f8"),
 }
 _QMNIST_COLUMNS: Final = 8
-_BATCH_BYTES: Final = 4 * 1024 * 1024
 _DECODING_ERRORS: Final = (EOFError, gzip.BadGzipFile, zlib.error)
 
 
@@ -92,42 +87,24 @@ def parse_header(start: bytes) -> Header:
 
 
 @dataclass(frozen=True, kw_only=True)
-class IdxImages:
-    """The images of one or more IDX files, one file after the other.
+class IdxFile:
+    """An IDX file of images, as `core.data.arrays` wants it."""
 
-    Attributes:
-        root: The dataset's folder, resolved.
-        files: IDX files of uint8 [N, rows, columns].
-        counts: N of each file, as its checked header says.
-    """
+    path: Path
+    count: int
 
-    root: Path
-    files: tuple[Path, ...]
-    counts: tuple[int, ...]
-
-    def __len__(self) -> int:
-        return sum(self.counts)
-
-    def channels(self) -> int:
-        """1: IDX images are grey."""
-        return 1
-
-    def read(self, resolution: int, channels: int) -> Iterator[list[Picture | Problem]]:
-        """All images in order; a file is streamed, never held as a whole.
-
-        Raises:
-            UserError: If a file is shorter or longer than its header says.
-        """
-        for file in self.files:
-            for images in _stream(file):
-                yield [_picture(image, resolution, channels) for image in images]
-
-    def signature(self) -> str:
-        """Hex digest of every (path, size, time of change)."""
-        digest = hashlib.sha256()
-        for file in self.files:
-            digest.update(stamp(self.root, file.relative_to(self.root).as_posix()))
-        return digest.hexdigest()
+    def blocks(self) -> Iterator[np.ndarray]:
+        """uint8 [n, rows, columns]; the length of the file is checked."""
+        with _explained(self.path), _opened(self.path) as content:
+            header = _open_checked(self.path, content)
+            count, rows, columns = header.shape
+            at_once = max(1, BLOCK_BYTES // (rows * columns))
+            for start in range(0, count, at_once):
+                wanted = min(at_once, count - start) * rows * columns
+                data = content.read(wanted)
+                _check_length(self.path, len(data), wanted)
+                yield np.frombuffer(data, np.uint8).reshape(-1, rows, columns)
+            _check_length(self.path, len(content.read(1)), 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,9 +125,9 @@ class Idx:
     name = "IDX"
 
     def detect(self, path: Path) -> bool:
-        return bool(_image_files(path))
+        return path.is_dir() and bool(_image_files(path))
 
-    def index(self, path: Path) -> Index:
+    def index(self, path: Path, options: ReadOptions) -> Index:
         pairs = _pairs(path)
         counts, labels, groups = [], [], []
         for pair in pairs:
@@ -176,15 +153,19 @@ class Idx:
         return Index(
             format_name=self.name,
             class_names=_class_names(path, every_label),
-            images=IdxImages(
+            images=ArrayImages(
                 root=path.resolve(),
-                files=tuple(pair.images for pair in pairs),
-                counts=tuple(counts),
+                arrays=tuple(
+                    IdxFile(path=pair.images, count=count)
+                    for pair, count in zip(pairs, counts, strict=True)
+                ),
+                colour=False,
             ),
             labels=every_label,
             groups=tuple(map(str, np.concatenate(writers).tolist()))
             if len(writers) == len(pairs)
             else None,
+            unit_column="writer" if len(writers) == len(pairs) else "",
             official_splits=held_out if held_out.any() else None,
             official_split_names=("train", "test")
             if held_out.any()
@@ -336,20 +317,6 @@ def _read_labels(file: Path) -> np.ndarray:
     return rows.astype(np.int64)
 
 
-def _stream(file: Path) -> Iterator[np.ndarray]:
-    """Blocks uint8 [n, rows, columns] of one file of images, its length checked."""
-    with _explained(file), _opened(file) as content:
-        header = _open_checked(file, content)
-        count, rows, columns = header.shape
-        at_once = max(1, _BATCH_BYTES // (rows * columns))
-        for start in range(0, count, at_once):
-            wanted = min(at_once, count - start) * rows * columns
-            data = content.read(wanted)
-            _check_length(file, len(data), wanted)
-            yield np.frombuffer(data, np.uint8).reshape(-1, rows, columns)
-        _check_length(file, len(content.read(1)), 0)
-
-
 @contextmanager
 def _explained(file: Path) -> Iterator[None]:
     try:
@@ -375,16 +342,3 @@ def _check_length(file: Path, found: int, wanted: int) -> None:
         raise UserError(
             f"The file {file.name} is longer than its header declares: copy it again."
         )
-
-
-def _picture(image: np.ndarray, resolution: int, channels: int) -> Picture:
-    rows, columns = image.shape
-    square = grid_to_square(image, resolution)
-    size = struct.pack(">2I", rows, columns)
-    return Picture(
-        pixels=np.repeat(square, channels, axis=2),
-        digest=hashlib.sha256(size + image.tobytes()).digest(),
-        width=columns,
-        height=rows,
-        mode="L",
-    )

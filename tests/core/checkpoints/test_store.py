@@ -17,6 +17,11 @@ from core.files import sha256
 from tests.core.tiny import make_checkpoint, make_network
 
 
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("SFUMATO_HOME", str(tmp_path / "home"))
+
+
 @pytest.fixture
 def folder(tmp_path):
     make_checkpoint(tmp_path / "tiny")
@@ -109,7 +114,17 @@ def test_a_missing_file_is_the_users_to_bring_back(folder, gone):
 
 
 @pytest.mark.parametrize(
-    "changes", [{"parameterisation": "x0"}, {"colour": "blue"}, {"steps": None}]
+    "changes",
+    [
+        {"parameterisation": "x0"},
+        {"parameterisation": "eps-cosine-0"},
+        {"colour": "blue"},
+        {"steps": None},
+        {"steps": "many"},
+        {"parameters": True},
+        {"licence": 3},
+        {"overlap": "perhaps"},
+    ],
 )
 def test_an_incomplete_card_is_refused(folder, changes):
     if changes == {"steps": None}:
@@ -120,6 +135,16 @@ def test_an_incomplete_card_is_refused(folder, changes):
         edit_json(folder / CARD, **changes)
     with pytest.raises(UserError, match="card"):
         read_card(folder)
+
+
+def test_a_card_from_before_the_later_fields_is_read(folder):
+    content = json.loads((folder / CARD).read_text())
+    for name in ("source", "source_sha256", "conversion", "overlap", "overlap_reason"):
+        del content[name]
+    (folder / CARD).write_text(json.dumps(content))
+    card = read_card(folder)
+    assert (card.overlap, card.source) == ("", "")
+    assert card.predicts.name == "v"
 
 
 def test_a_checkpoint_is_found_by_name_or_folder(folder, monkeypatch):

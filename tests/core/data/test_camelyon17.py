@@ -5,7 +5,7 @@ import csv
 import numpy as np
 import pytest
 
-from core.data import Split, inspect, load
+from core.data import ReadOptions, Split, inspect, load
 from core.errors import UserError
 from tests.core.data.fakes import (
     CAMELYON_HEADER,
@@ -57,7 +57,8 @@ def test_modes_are_reported_as_stored(tmp_path):
     assert found.sizes == {"96×96": 20}
     assert found.colour
     assert found.official_counts == {"train": 6, "id_val": 6, "val": 4, "test": 4}
-    assert found.counts["tumour"] == {"train": 3, "held_out": 7}
+    # Patches of split 1 are of the very patients that are trained on.
+    assert found.counts["tumour"] == {"train": 3, "held_out": 4, "unused": 3}
 
 
 def test_a_missing_patch_is_left_out_and_listed(tmp_path):
@@ -108,3 +109,42 @@ def test_bad_rows_are_named(tmp_path, column, value, words):
     with pytest.raises(UserError, match=r"Row 5 of metadata\.csv") as caught:
         load(tmp_path, tmp_path.with_name("cache"))
     assert words in str(caught.value)
+
+
+def test_no_split_goes_through_a_patient(tmp_path):
+    camelyon17(tmp_path)
+    dataset = load(tmp_path, tmp_path.with_name("cache"))
+    trained = set(dataset.units[dataset.subset(Split.TRAIN)].tolist())
+    held_out = set(dataset.units[dataset.subset(Split.HELD_OUT)].tolist())
+    assert trained and held_out
+    assert not trained & held_out
+    assert len(dataset.subset(Split.UNUSED)) == 6
+
+
+@pytest.mark.parametrize(
+    ("unit", "units"), [("patient", 5), ("slide", 5), ("hospital", 5)]
+)
+def test_units_may_be_slides_or_hospitals(tmp_path, unit, units):
+    camelyon17(tmp_path)
+    options = ReadOptions(unit_column=unit)
+    dataset = load(tmp_path, tmp_path.with_name("cache"), options=options)
+    assert dataset.unit_column == unit
+    assert len(np.unique(dataset.units)) == units
+
+
+def test_slides_of_one_patient_are_one_unit_by_patient_and_two_by_slide(tmp_path):
+    root = camelyon17(tmp_path)
+    rows = camelyon_rows()
+    for row in rows[:2]:
+        row[CAMELYON_HEADER.index("slide")] = 7
+    write_metadata(root, rows, CAMELYON_HEADER)
+    for unit, units in (("patient", 5), ("slide", 6)):
+        options = ReadOptions(unit_column=unit)
+        dataset = load(tmp_path, tmp_path.with_name("cache"), options=options)
+        assert len(np.unique(dataset.units)) == units
+
+
+def test_unknown_units_are_refused(tmp_path):
+    camelyon17(tmp_path)
+    with pytest.raises(UserError, match="choose patient or slide or hospital"):
+        inspect(tmp_path, options=ReadOptions(unit_column="ward"))

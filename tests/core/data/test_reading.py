@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import struct
 import zlib
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -10,19 +11,48 @@ from PIL import Image
 
 from core.data import inspect, load, reading
 from core.data.dataset import Problem
-from core.data.reading import Picture, read_image
+from core.data.options import ReadOptions
+from core.data.reading import Picture
+from core.data.refusals import Refused
+from core.data.sandbox import decoders
+from core.errors import UserError
 from tests.core.data.fakes import class_folders, idx_pair, image
 
-
-def read(root, name, resolution=32, channels=3):
-    return read_image(root.resolve(), name, resolution, channels)
+WHOLE = (0.0, 65535.0)
 
 
-def problem(root, name):
-    outcome = read(root, name)
-    assert isinstance(outcome, Problem)
-    assert outcome.path == name
-    return outcome
+@pytest.fixture(scope="module")
+def pool():
+    """One decoder for all tests here, so that they stay fast."""
+    with decoders(1) as pool:
+        yield pool
+
+
+@pytest.fixture
+def read(pool, monkeypatch):
+    @contextmanager
+    def shared(count, *, dicom):
+        yield pool
+
+    monkeypatch.setattr(reading, "decoders", shared)
+
+    def read(root, name, channels=3, window=None):
+        images = reading.FileImages(root=root.resolve(), paths=(name,), window=window)
+        ((outcome,),) = images.read(32, channels)
+        return outcome
+
+    return read
+
+
+@pytest.fixture
+def problem(read):
+    def problem(root, name):
+        outcome = read(root, name)
+        assert isinstance(outcome, Problem)
+        assert outcome.path == name
+        return outcome
+
+    return problem
 
 
 @pytest.mark.parametrize(
@@ -42,7 +72,7 @@ def problem(root, name):
         ("YCbCr", "a.tif"),
     ],
 )
-def test_every_common_mode_becomes_rgb(tmp_path, mode, name):
+def test_every_common_mode_becomes_rgb(tmp_path, mode, name, read):
     image(1, (64, 48), mode).save(tmp_path / name)
     outcome = read(tmp_path, name)
     assert isinstance(outcome, Picture)
@@ -52,25 +82,70 @@ def test_every_common_mode_becomes_rgb(tmp_path, mode, name):
     assert outcome.mode == mode
 
 
-def test_sixteen_bits_are_scaled_by_their_public_range(tmp_path):
+def test_sixteen_bits_are_scaled_by_their_public_range(tmp_path, read):
     wide = np.zeros((32, 32), np.uint16)
     wide[:, 4:8], wide[:, 8:16], wide[:, 16:] = 200, 257 * 100, 65535
     Image.fromarray(wide).save(tmp_path / "a.png")
-    row = read(tmp_path, "a.png", channels=1).pixels[0, :, 0]
+    row = read(tmp_path, "a.png", channels=1, window=WHOLE).pixels[0, :, 0]
     assert row.tolist() == [0] * 4 + [1] * 4 + [100] * 8 + [255] * 16
 
 
-def test_floats_have_no_public_range(tmp_path):
-    Image.fromarray(np.ones((32, 32), np.float32)).save(tmp_path / "a.tif")
-    assert problem(tmp_path, "a.tif").kind == "unsupported mode"
+@pytest.mark.parametrize("kind", [np.float32, np.uint16, np.int32])
+def test_deep_pixels_need_a_declared_window(tmp_path, problem, kind):
+    Image.fromarray(np.ones((32, 32), kind)).save(tmp_path / "a.tif")
+    found = problem(tmp_path, "a.tif")
+    assert found.kind == "no window"
+    assert "declare a window" in found.message
 
 
-def test_transparency_is_dropped(tmp_path):
+@pytest.mark.parametrize("kind", [np.float32, np.int32])
+def test_the_window_is_the_declared_one_whatever_the_image_holds(tmp_path, read, kind):
+    deep = np.zeros((32, 32), kind)
+    deep[:, :8], deep[:, 8:16], deep[:, 16:24], deep[:, 24:] = -900, -100, 0, 300
+    Image.fromarray(deep).save(tmp_path / "a.tif")
+    row = read(tmp_path, "a.tif", channels=1, window=(-100, 100)).pixels[0, :, 0]
+    assert row.tolist() == [0] * 16 + [128] * 8 + [255] * 8
+
+
+def test_a_window_changes_nothing_in_eight_bits(tmp_path, read):
+    image(1, (32, 32), "L").save(tmp_path / "a.png")
+    plain = read(tmp_path, "a.png", channels=1).pixels
+    assert np.array_equal(read(tmp_path, "a.png", 1, (0, 10)).pixels, plain)
+
+
+def test_not_a_number_is_black(tmp_path, read):
+    Image.fromarray(np.full((32, 32), np.nan, np.float32)).save(tmp_path / "a.tif")
+    assert not read(tmp_path, "a.tif", channels=1, window=(-1, 1)).pixels.any()
+
+
+@pytest.mark.parametrize("window", [(1, 1), (2, 1), (float("nan"), 1), (0, 1e300)])
+def test_a_window_must_be_a_range(window):
+    with pytest.raises(UserError, match="is no range of values"):
+        ReadOptions(window=window)
+
+
+def test_the_window_reaches_the_images_and_the_cache(tmp_path):
+    root = tmp_path / "d"
+    for name in ("a", "b"):
+        (root / name).mkdir(parents=True)
+        for number in range(8):
+            deep = np.full((32, 32), 100 + number, np.uint16)
+            Image.fromarray(deep).save(root / name / f"{number}.png")
+    with pytest.raises(UserError, match="declare a window"):
+        load(root, tmp_path / "cache")
+    for high, grey in ((100, 255), (200, 128)):
+        options = ReadOptions(window=(0, high), grey=True)
+        dataset = load(root, tmp_path / "cache", options=options)
+        assert dataset.images[0].shape == (32, 32, 1)
+        assert (dataset.images[0] == grey).all()
+
+
+def test_transparency_is_dropped(tmp_path, read):
     Image.new("RGBA", (40, 40), (200, 100, 50, 0)).save(tmp_path / "a.png")
     assert read(tmp_path, "a.png").pixels[0, 0].tolist() == [200, 100, 50]
 
 
-def test_shrinking_averages_areas(tmp_path):
+def test_shrinking_averages_areas(tmp_path, read):
     picture = image(3, (96, 96))
     picture.save(tmp_path / "a.png")
     blocks = np.asarray(picture, float).reshape(32, 3, 32, 3, 3).mean((1, 3))
@@ -78,20 +153,20 @@ def test_shrinking_averages_areas(tmp_path):
     assert np.abs(read(tmp_path, "a.png").pixels - blocks).max() < 1.0
 
 
-def test_the_central_square_is_kept(tmp_path):
+def test_the_central_square_is_kept(tmp_path, read):
     wide = np.zeros((32, 96, 3), np.uint8)
     wide[:, 32:64] = 200
     Image.fromarray(wide).save(tmp_path / "a.png")
     assert (read(tmp_path, "a.png").pixels == 200).all()
 
 
-def test_small_files_are_enlarged_not_padded(tmp_path):
+def test_small_files_are_enlarged_not_padded(tmp_path, read):
     Image.new("RGB", (30, 30), (90, 90, 90)).save(tmp_path / "a.png")
     assert (read(tmp_path, "a.png").pixels == 90).all()
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "a.tif", "a.png"])
-def test_orientation_is_applied_once(tmp_path, name):
+def test_orientation_is_applied_once(tmp_path, name, read):
     upright = np.zeros((40, 60, 3), np.uint8)
     upright[:20] = 250  # light above
     exif = Image.Exif()
@@ -105,13 +180,13 @@ def test_orientation_is_applied_once(tmp_path, name):
 
 
 @pytest.mark.parametrize("content", [b"", b"no image at all", b"\x89PNG\r\n\x1a\n"])
-def test_what_is_no_image_is_a_problem(tmp_path, content):
+def test_what_is_no_image_is_a_problem(tmp_path, content, problem):
     (tmp_path / "a.png").write_bytes(content)
     assert problem(tmp_path, "a.png").kind in ("empty file", "cannot be decoded")
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.tif", "a.bmp"])
-def test_truncated_images_are_problems(tmp_path, name):
+def test_truncated_images_are_problems(tmp_path, name, problem):
     image(1, (200, 200)).save(tmp_path / name)
     content = (tmp_path / name).read_bytes()
     (tmp_path / name).write_bytes(content[: len(content) // 2])
@@ -119,12 +194,12 @@ def test_truncated_images_are_problems(tmp_path, name):
 
 
 @pytest.mark.parametrize("form", ["GIF", "PPM", "WEBP", "EPS", "ICO"])
-def test_other_decoders_are_never_tried(tmp_path, form):
+def test_other_decoders_are_never_tried(tmp_path, form, problem):
     image(1).save(tmp_path / "a.png", format=form)
     assert problem(tmp_path, "a.png").kind == "cannot be decoded"
 
 
-def test_content_counts_and_not_the_ending(tmp_path):
+def test_content_counts_and_not_the_ending(tmp_path, read):
     image(1).save(tmp_path / "a.png", format="BMP")
     assert isinstance(read(tmp_path, "a.png"), Picture)
 
@@ -149,27 +224,27 @@ def test_decompression_bombs_are_problems(tmp_path, side):
     ]
 
 
-def test_several_frames_are_a_problem(tmp_path):
+def test_several_frames_are_a_problem(tmp_path, problem):
     image(1).save(tmp_path / "a.tif", save_all=True, append_images=[image(2), image(3)])
     assert problem(tmp_path, "a.tif").kind == "several frames"
 
 
 def test_large_files_are_not_read(tmp_path, monkeypatch):
     image(1).save(tmp_path / "a.bmp")
-    with pytest.raises(reading._Refused) as caught:
+    with pytest.raises(Refused) as caught:
         reading.read_bytes(tmp_path.resolve(), "a.bmp", limit=1000)
     assert caught.value.kind == "too large"
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
-def test_a_pipe_does_not_block_the_run(tmp_path):
+def test_a_pipe_does_not_block_the_run(tmp_path, problem):
     root = class_folders(tmp_path / "d")
     os.mkfifo(root / "benign" / "pipe.png")
     assert [p.kind for p in inspect(root).problems] == ["not a file"]
     assert problem(root, "benign/pipe.png").kind == "not a file"
 
 
-def test_links_out_of_the_folder_are_listed_and_not_followed(tmp_path):
+def test_links_out_of_the_folder_are_listed_and_not_followed(tmp_path, problem):
     outside = class_folders(tmp_path / "outside", {"secret": 3})
     root = class_folders(tmp_path / "d")
     (root / "benign" / "file.png").symlink_to(outside / "secret" / "0.png")

@@ -15,7 +15,8 @@ from core.diffusion.networks import (
     parameter_count,
 )
 from core.diffusion.objective import mean_loss
-from core.diffusion.process import Parameterisation, diffuse
+from core.diffusion.presets import PAPER_COLOUR, PRESETS
+from core.diffusion.process import Process
 from core.diffusion.timesteps import UNIFORM
 from core.diffusion.views import make_views
 from core.errors import UserError
@@ -38,6 +39,25 @@ def test_the_starter_has_the_size_that_its_card_states():
         network = build_network(STARTER_NETWORK)
     assert parameter_count(network) == 1_701_836
     assert parameter_count(network) * 4 < 8 * 2**20
+
+
+@pytest.mark.parametrize(
+    ("config", "count"),
+    [
+        # Ghalebikesabi et al. 2023, Tables 1 and 3: "80.4M" and "4.2M".
+        (PAPER_COLOUR, 80_390_403),
+        (replace(PAPER_COLOUR, classes=0), 80_382_723),
+        (replace(PAPER_COLOUR, classes=2), 80_384_259),
+        (replace(PAPER_COLOUR, classes=1000), 81_150_723),
+        (PRESETS["paper-digits"], 4_239_041),
+        # Dockhorn et al. 2022: 1.75 million, and 1.84 with ImageNet's 1,000 labels.
+        (PRESETS["dpdm-grey"], 1_708_417),
+        (replace(PRESETS["dpdm-colour"], classes=1000), 1_836_291),
+    ],
+)
+def test_the_papers_networks_have_the_papers_sizes(config, count):
+    with torch.device("meta"):
+        assert parameter_count(build_network(config)) == count
 
 
 @torch.no_grad()
@@ -95,8 +115,105 @@ def test_new_label_table_is_an_average_public_one(network):
             assert torch.equal(theirs[name], tensor), name
 
 
+def rows(network) -> torch.Tensor:
+    return network.unet.class_embedding.weight.detach()
+
+
+def test_private_classes_start_from_the_public_ones_they_resemble(network):
+    adapted = adapt_classes(
+        network, 2, generator=torch.Generator(), public_rows=[[2], [0, 1]]
+    )
+    old, new = rows(network), rows(adapted)
+    assert torch.equal(new[0], old[2])
+    torch.testing.assert_close(new[1], (old[0] + old[1]) / 2)
+
+
+@pytest.mark.parametrize(
+    "public_rows", [[[0]], [[0], [3]], [[0], [-1]], [[0], []], [[0], [1], [2]]]
+)
+def test_label_rows_that_do_not_fit_are_refused(network, public_rows):
+    with pytest.raises(UserError, match="label rows"):
+        adapt_classes(network, 2, generator=torch.Generator(), public_rows=public_rows)
+
+
+def test_spread_says_how_far_apart_new_classes_start(network):
+    generator = torch.Generator()
+    near, far = (
+        rows(adapt_classes(network, 9, generator=generator.manual_seed(0), spread=s))
+        for s in (0.1, 1.0)
+    )
+    mean = rows(network).mean(dim=0)
+    torch.testing.assert_close(far - mean, 10 * (near - mean), atol=1e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_the_null_class_is_one_more_row_and_stays(network):
+    generator = torch.Generator().manual_seed(0)
+    dropping = adapt_classes(network, 2, generator=generator, null_class=True)
+    assert dropping.config.null_label == 2 and dropping.config.label_rows == 3
+    torch.testing.assert_close(rows(dropping)[2], rows(network).mean(dim=0))
+    rows(dropping)[2] += 1
+    # Another network from it keeps the row that means "no label", and no other.
+    again = adapt_classes(dropping, 4, generator=generator)
+    assert again.config.null_label == 4
+    assert torch.equal(rows(again)[4], rows(dropping)[2])
+    torch.testing.assert_close(
+        rows(adapt_classes(dropping, 1, generator=generator, public_rows=[[0, 1]]))[0],
+        rows(dropping)[:2].mean(dim=0),
+    )
+    # "No label" is no class: it counts for no mean of classes.
+    middle = rows(adapt_classes(dropping, 1, generator=generator, spread=0.0))[0]
+    torch.testing.assert_close(middle, rows(dropping)[:2].mean(dim=0))
+    assert network.config.null_label is None
+
+
+@torch.no_grad()
+def test_a_network_without_labels_takes_them_up_unchanged():
+    plain = make_network(replace(CONFIG, classes=0))
+    noisy, times, labels = inputs()
+    expected = plain(noisy, times, labels)
+    adapted = adapt_classes(plain, 3, generator=torch.Generator())
+    assert torch.equal(adapted(noisy, times, labels), expected)
+    rows(adapted)[1] += 1
+    changed = adapted(noisy, times, labels) != expected
+    assert changed.flatten(1).any(dim=1).tolist() == [False, True, False]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"heads": 2, "attention_levels": (0, 1)},
+        {"scale_shift": True},
+        {"residual_resampling": True, "attention_levels": (0,)},
+        {"norm_epsilon": 1e-2},
+        {"sine_first": True},
+        {"frequency_shift": 1},
+        {"pad_after": True},
+    ],
+)
+def test_every_field_of_the_config_matters(changes):
+    """An import that gets one of them wrong would draw other images, silently."""
+    config = replace(CONFIG, attention_levels=(0, 1))
+    base, other = make_network(config), make_network(replace(config, **changes))
+    assert NetworkConfig.from_json(other.config.to_json()) == other.config
+    mine, theirs = dict(base.state_dict()), dict(other.state_dict())
+    shared = [n for n in theirs if n in mine and mine[n].shape == theirs[n].shape]
+    other.load_state_dict(theirs | {name: mine[name] for name in shared})
+    found = other(*inputs())
+    assert torch.isfinite(found).all()
+    assert not torch.allclose(found, base(*inputs()), atol=1e-5)
+
+
 def test_config_survives_json():
     assert NetworkConfig.from_json(CONFIG.to_json()) == CONFIG
+
+
+def test_a_config_from_before_the_later_fields_is_read():
+    content = CONFIG.to_json()
+    for name in ("heads", "null_class", "scale_shift", "norm_epsilon", "pad_after"):
+        del content[name]
+    assert NetworkConfig.from_json(content) == CONFIG
 
 
 @pytest.mark.parametrize(
@@ -116,6 +233,17 @@ def test_config_survives_json():
         {"head_channels": 64},
         {"head_channels": 3},
         {"dropout": 0.5},
+        {"classes": -1},
+        {"classes": 10**6},
+        {"classes": True},
+        {"classes": 0, "null_class": True},
+        {"null_class": 1},
+        {"heads": 3},
+        {"heads": -1},
+        {"norm_epsilon": 0.0},
+        {"norm_epsilon": float("nan")},
+        {"frequency_shift": 2},
+        {"scale_shift": "yes"},
     ],
 )
 def test_shapes_that_no_network_has_are_the_users_to_change(changes):
@@ -123,21 +251,16 @@ def test_shapes_that_no_network_has_are_the_users_to_change(changes):
         build_network(NetworkConfig.from_json(CONFIG.to_json() | changes))
 
 
-@pytest.mark.parametrize("parameterisation", list(Parameterisation))
-def test_loss_is_the_mean_over_views_and_pixels(network, parameterisation):
+def test_loss_is_the_mean_over_views_and_pixels(network):
     views = make_views(
         inputs(2)[0], torch.tensor([0, 1]), multiplicity=3, timesteps=UNIFORM,
         flip=False, generator=torch.Generator().manual_seed(0),
     )  # fmt: skip
-    off = torch.autocast("cpu", enabled=False)
+    off, process = torch.autocast("cpu", enabled=False), Process.parse("v")
     with torch.no_grad():
-        loss = mean_loss(network, views, parameterisation, off)
-        each = [
-            mean_loss(network, view, parameterisation, off) for view in views.split(1)
-        ]
-        noisy, target = diffuse(
-            views.clean, views.noise, views.timesteps, parameterisation
-        )
-        answer = network(noisy, views.timesteps, views.labels)
+        loss = mean_loss(network, views, process, off)
+        each = [mean_loss(network, view, process, off) for view in views.split(1)]
+        noisy = process.diffuse(views.clean, views.noise, views.timesteps)
+        answer = network(noisy.inputs, noisy.times, views.labels)
     torch.testing.assert_close(loss, torch.stack(each).mean())
-    torch.testing.assert_close(loss, ((answer - target) ** 2).mean())
+    torch.testing.assert_close(loss, ((answer - noisy.target) ** 2).mean())

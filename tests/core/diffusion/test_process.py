@@ -1,139 +1,177 @@
-"""The forward process, its targets, the timesteps, the views and the average."""
+"""The parameterisations: each against the formula in its own paper."""
 
 from __future__ import annotations
+
+import math
 
 import pytest
 import torch
 
 from core.diffusion import ema
-from core.diffusion.process import (
-    TIMESTEPS,
-    Parameterisation,
-    cumulative_signal,
-    diffuse,
-)
-from core.diffusion.timesteps import UNIFORM, TimestepMixture
-from core.diffusion.views import make_views, to_network, to_pixels
+from core.diffusion.objective import mean_loss
+from core.diffusion.process import Parameterisation, Process, check_process
+from core.diffusion.timesteps import UNIFORM
+from core.diffusion.views import make_views
 from core.errors import UserError
+from tests.core.tiny import make_network
+
+OFF = torch.autocast("cpu", enabled=False)
+NAMES = ["eps", "v", "vp", "ve", "edm", "eps-cosine-4000-rescaled", "v-log-normal"]
 
 
-def test_signal_falls_from_one_to_almost_nothing():
-    """Ho et al. 2020: β from 1e-4 to 0.02 in 1,000 steps; ᾱ_1000 = 4.04e-5."""
-    signal = cumulative_signal()
-    assert signal.shape == (TIMESTEPS,)
-    assert signal[0].item() == pytest.approx(1 - 1e-4, abs=1e-7)
-    assert signal[-1].item() == pytest.approx(4.036e-5, rel=1e-3)
-    assert (signal.diff() < 0).all()
-
-
-def test_targets_of_both_parameterisations_agree():
+def case():
     generator = torch.Generator().manual_seed(0)
     clean, noise = (torch.randn(6, 3, 4, 4, generator=generator) for _ in range(2))
-    times = torch.tensor([0, 1, 100, 500, 900, 999])
-    noisy, target = diffuse(clean, noise, times, Parameterisation.NOISE)
-    same, velocity = diffuse(clean, noise, times, Parameterisation.VELOCITY)
-    assert torch.equal(noisy, same) and torch.equal(target, noise)
-    signal = cumulative_signal()[times].view(-1, 1, 1, 1)
-    scale, sigma = signal.sqrt(), (1 - signal).sqrt()
-    # Salimans & Ho 2022, appendix D: x and ε back from v.
-    torch.testing.assert_close(scale * noisy - sigma * velocity, clean)
-    torch.testing.assert_close(sigma * noisy + scale * velocity, noise)
-    # The noisy image has the variance of the process.
-    torch.testing.assert_close(noisy, scale * clean + sigma * noise)
+    return clean, noise, torch.tensor([0.0, 1.0, 100.2, 500.5, 900.0, 999.9])
 
 
-def test_mixture_has_the_shares_and_stays_within_the_bounds():
-    mixture = TimestepMixture(weights=(0.1, 0.7, 0.2), bounds=(0, 30, 600, 1000))
-    drawn = mixture.sample(60_000, torch.Generator().manual_seed(0))
-    assert drawn.dtype is torch.int64
-    assert (int(drawn.min()), int(drawn.max())) == (0, 999)
-    for share, low, high in ((0.1, 0, 30), (0.7, 30, 600), (0.2, 600, 1000)):
-        inside = drawn[(drawn >= low) & (drawn < high)]
-        assert abs(len(inside) / 60_000 - share) < 0.01
-        centre = (low + high - 1) / 2
-        assert abs(float(inside.double().mean()) - centre) < 0.02 * (high - low)
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_gives_the_process_back(name):
+    assert Process.parse(name).name == name
 
 
-def test_every_timestep_can_be_drawn():
-    drawn = UNIFORM.sample(30_000, torch.Generator().manual_seed(0))
-    assert len(drawn.unique()) == TIMESTEPS
+@pytest.mark.parametrize("kind", list(Parameterisation))
+def test_the_usual_schedule_goes_without_saying(kind):
+    usual = Process.usual(kind)
+    assert usual.name == kind.value
+    assert Process.parse(f"{kind.value}-{usual.schedule.name}") == usual
 
 
-def test_a_rounded_up_product_stays_below_the_bound(monkeypatch):
-    monkeypatch.setattr(torch, "rand", lambda count, **_: torch.ones(count))
-    mixture = TimestepMixture(weights=(1.0, 0.0), bounds=(0, 10, 1000))
-    assert mixture.sample(4, torch.Generator()).tolist() == [9] * 4
+@pytest.mark.parametrize("name", ["", "x0", "eps-", "eps-sine-1000", "-linear-1000"])
+def test_a_name_of_no_process_is_refused(name):
+    if name == "eps-":
+        assert Process.parse(name).name == "eps"
+        return
+    with pytest.raises(UserError, match="unknown"):
+        Process.parse(name)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_target_makes_the_denoised_image_the_clean_one(name):
+    """D(x; σ) = c_skip·x + c_out·F (Karras et al. 2022, eq. 7), with F = the target."""
+    process = Process.parse(name)
+    clean, noise, timesteps = case()
+    noisy = process.diffuse(clean, noise, timesteps)
+    sigma = process.schedule.sigma(timesteps.double())
+    by = process.coefficients(sigma)
+    column = [w.view(-1, 1, 1, 1) for w in (by.skip, by.out, by.scale, sigma)]
+    skip, out, scale, spread = column
+    images = clean.double() + spread * noise
+    torch.testing.assert_close(noisy.inputs.double(), scale * images, atol=1e-5, rtol=0)
+    found = skip * images + out * noisy.target.double()
+    error = (found - clean).abs().amax(dim=(1, 2, 3))
+    # The network's answer is float32, so a very noisy image keeps that much of it.
+    assert (error < 1e-5 + 1e-6 * sigma).all()
+    torch.testing.assert_close(noisy.times, process.schedule.time(sigma).float())
+    assert noisy.times.dtype is noisy.target.dtype is torch.float32
+
+
+def test_the_discrete_targets_are_the_published_ones():
+    """Ho et al. 2020, eq. 4 and 14; Salimans & Ho 2022, sec. 4."""
+    clean, noise, timesteps = case()
+    process = Process.parse("eps")
+    signal = 1 / (1 + process.schedule.sigma(timesteps.double()).square())
+    scale, spread = (part.float().view(-1, 1, 1, 1) for part in
+                     (signal.sqrt(), (1 - signal).sqrt()))  # fmt: skip
+    for name, target in (("eps", noise), ("v", scale * noise - spread * clean)):
+        noisy = Process.parse(name).diffuse(clean, noise, timesteps)
+        torch.testing.assert_close(noisy.inputs, scale * clean + spread * noise)
+        torch.testing.assert_close(noisy.target, target)
+        assert noisy.times.tolist() == [0, 1, 100, 500, 900, 999]
+
+
+def test_ve_is_given_the_image_as_it_is():
+    """Song et al. 2021, eq. 9: x_t = x_0 + σ·ε."""
+    clean, noise, timesteps = case()
+    process = Process.parse("ve")
+    noisy = process.diffuse(clean, noise, timesteps)
+    sigma = process.schedule.sigma(timesteps.double()).float().view(-1, 1, 1, 1)
+    torch.testing.assert_close(noisy.inputs, clean + sigma * noise)
+    torch.testing.assert_close(noisy.target, -noise)
+
+
+@pytest.mark.parametrize("sigma", [0.01, 0.5, 3.0, 80.0])
+def test_edm_has_unit_variance_in_and_out(sigma):
+    """Karras et al. 2022, appendix B.6: inputs and targets have variance 1."""
+    generator = torch.Generator().manual_seed(1)
+    clean = (torch.rand(40_000, generator=generator) * 2 - 1).double()
+    noise = torch.randn(40_000, generator=generator).double()
+    by = Process.parse("edm").coefficients(torch.tensor(sigma, dtype=torch.float64))
+    images = clean + sigma * noise
+    target = (clean - by.skip * images) / by.out
+    assert abs((by.scale * images).std().item() - 1) < 0.02
+    assert abs(target.std().item() - 1) < 0.02
+    spread = math.sqrt(1 / 3)
+    assert by.skip.item() == pytest.approx(spread**2 / (sigma**2 + spread**2))
 
 
 @pytest.mark.parametrize(
-    ("weights", "bounds"),
+    ("name", "weight"),
     [
-        ((0.5, 0.4), (0, 500, 1000)),
-        ((0.5, 0.5), (0, 1000)),
-        ((0.5, 0.5), (0, 0, 1000)),
-        ((0.5, 0.5), (1, 500, 1000)),
-        ((0.5, 0.5), (0, 500, 999)),
-        ((1.5, -0.5), (0, 500, 1000)),
+        # λ(σ) of Karras et al. 2022, Table 1.
+        ("vp", lambda sigma: 1 / sigma**2),
+        ("ve", lambda sigma: 1 / sigma**2),
+        ("edm", lambda sigma: (sigma**2 + 1 / 3) / (sigma**2 / 3)),
+        # ‖ε − ε_θ‖² and ‖v − v_θ‖² written as errors of the clean image.
+        ("eps", lambda sigma: 1 / sigma**2),
+        ("v", lambda sigma: 1 + 1 / sigma**2),
     ],
 )
-def test_a_mixture_that_is_none_is_refused(weights, bounds):
-    with pytest.raises(UserError, match="mixture"):
-        TimestepMixture(weights=weights, bounds=bounds)
-
-
-def some_images() -> torch.Tensor:
-    return torch.rand(3, 2, 4, 4, generator=torch.Generator().manual_seed(0)) * 2 - 1
-
-
-def test_views_of_an_image_lie_together_and_keep_its_label():
-    """A unit's views must be its own: an interleaving mistake mixes people."""
-    images, labels = some_images(), torch.tensor([5, 7, 9])
+def test_the_loss_is_the_weighted_error_of_the_denoised_image(name, weight):
+    process, network = Process.parse(name), make_network()
     views = make_views(
-        images, labels, multiplicity=4, timesteps=UNIFORM, flip=False,
-        generator=torch.Generator().manual_seed(0),
+        torch.randn(2, 3, 8, 8), torch.tensor([0, 1]), multiplicity=2,
+        timesteps=UNIFORM, flip=False, generator=torch.Generator().manual_seed(2),
     )  # fmt: skip
-    assert views.labels.tolist() == [5] * 4 + [7] * 4 + [9] * 4
-    for index in range(12):
-        assert torch.equal(views.clean[index], images[index // 4])
-    assert len(views.timesteps.unique()) > 6
-    assert views.noise.shape == views.clean.shape == (12, 2, 4, 4)
-    assert not torch.equal(views.noise[0], views.noise[1])
+    with torch.no_grad():
+        loss = mean_loss(network, views, process, OFF).item()
+        sigma = process.schedule.sigma(views.timesteps)
+        by = process.coefficients(sigma)
+        skip, out, scale, spread = (
+            w.float().view(-1, 1, 1, 1) for w in (by.skip, by.out, by.scale, sigma)
+        )
+        images = views.clean + spread * views.noise
+        times = process.schedule.time(sigma).float()
+        clean = skip * images + out * network(scale * images, times, views.labels)
+    error = (clean - views.clean).square().mean(dim=(1, 2, 3))
+    assert loss == pytest.approx((weight(sigma) * error).mean().item(), rel=1e-3)
 
 
-def test_flip_mirrors_left_to_right_and_nothing_else():
-    images = some_images()[:1]
+def test_a_bare_parameterisation_means_its_usual_process():
+    network = make_network()
     views = make_views(
-        images, torch.zeros(1, dtype=torch.long), multiplicity=200, timesteps=UNIFORM,
-        flip=True, generator=torch.Generator().manual_seed(0),
+        torch.randn(2, 3, 8, 8), torch.tensor([0, 1]), multiplicity=1,
+        timesteps=UNIFORM, flip=False, generator=torch.Generator().manual_seed(2),
     )  # fmt: skip
-    mirrored = images[0].flip(-1)
-    kept = [torch.equal(view, images[0]) for view in views.clean]
-    turned = [torch.equal(view, mirrored) for view in views.clean]
-    assert all(a != b for a, b in zip(kept, turned, strict=True))
-    assert 60 < sum(turned) < 140
+    with torch.no_grad():
+        for kind in Parameterisation:
+            bare = mean_loss(network, views, kind, OFF)
+            assert torch.equal(
+                bare, mean_loss(network, views, Process.usual(kind), OFF)
+            )
 
 
-def test_split_leaves_nothing_out_and_changes_no_order():
-    views = make_views(
-        some_images(), torch.arange(3), multiplicity=3, timesteps=UNIFORM, flip=True,
-        generator=torch.Generator().manual_seed(0),
-    )  # fmt: skip
-    parts = list(views.split(4))
-    assert [len(part.clean) for part in parts] == [4, 4, 1]
-    for name in ("clean", "labels", "timesteps", "noise"):
-        joined = torch.cat([getattr(part, name) for part in parts])
-        assert torch.equal(joined, getattr(views, name))
+@pytest.mark.parametrize(
+    ("trained", "wanted"),
+    [
+        ("v", ""),
+        ("eps", "eps"),
+        ("eps-cosine-4000", "eps"),
+        ("eps-cosine-4000", "eps-cosine-4000"),
+        ("eps", "eps-linear-1000"),
+    ],
+)
+def test_a_recipe_that_fits_the_checkpoint_is_taken(trained, wanted):
+    check_process("x", trained, wanted)
 
 
-def test_pixels_survive_the_way_to_the_network_and_back():
-    pixels = (
-        torch.arange(256, dtype=torch.uint8).view(1, 16, 16, 1).expand(-1, -1, -1, 3)
-    )
-    inside = to_network(pixels)
-    assert inside.shape == (1, 3, 16, 16)
-    assert (float(inside.min()), float(inside.max())) == (-1, 1)
-    assert torch.equal(to_pixels(inside), pixels)
-    assert to_pixels(torch.tensor([[[[-9.0, 9.0]]]])).flatten().tolist() == [0, 255]
+@pytest.mark.parametrize(
+    ("trained", "wanted"),
+    [("v", "eps"), ("eps-cosine-4000", "eps-linear-1000"), ("edm", "v-log-normal")],
+)
+def test_a_recipe_that_contradicts_the_checkpoint_is_refused(trained, wanted):
+    with pytest.raises(UserError, match=f"{wanted!r}.*'mine'.*{trained!r}"):
+        check_process("mine", trained, wanted)
 
 
 @pytest.mark.parametrize(

@@ -1,77 +1,246 @@
-"""Samplers: with a network that knows the answer they must find it."""
+"""Samplers: with a network that knows the answer they must find it; step by step they
+are what diffusers' schedulers compute."""
 
 from __future__ import annotations
 
+import diffusers
 import pytest
 import torch
 from torch import nn
 
-from core.diffusion.process import Parameterisation, cumulative_signal
-from core.diffusion.samplers import SAMPLERS, check_sampler, sample
+from core.diffusion import samplers
+from core.diffusion.networks import adapt_classes
+from core.diffusion.process import Process
+from core.diffusion.samplers import SAMPLERS, STILL, Churn, check_sampler, sample
 from core.errors import UserError
 from tests.core.tiny import CONFIG, make_network
 
 OFF = torch.autocast("cpu", enabled=False)
+PROCESSES = ["eps", "v", "vp", "ve", "edm", "eps-cosine-4000-rescaled"]
+CHURN = Churn(amount=20.0, from_sigma=0.05, to_sigma=50.0, noise=1.003)
 
 
-class Oracle(nn.Module):
-    """Knows the one image there is, and predicts exactly."""
-
-    def __init__(self, truth: torch.Tensor, predicts: Parameterisation) -> None:
-        super().__init__()
-        self.config, self.truth, self.predicts = CONFIG, truth, predicts
-
-    def forward(self, noisy, timesteps, labels):
-        signal = cumulative_signal()[timesteps].view(-1, 1, 1, 1)
-        scale, sigma = signal.sqrt(), (1 - signal).sqrt()
-        noise = (noisy - scale * self.truth) / sigma
-        if self.predicts is Parameterisation.NOISE:
-            return noise
-        return scale * noise - sigma * self.truth
-
-
-@pytest.mark.parametrize("predicts", list(Parameterisation))
-@pytest.mark.parametrize(
-    ("sampler", "steps", "tolerance"),
-    [("ddim", 10, 1e-2), ("dpm-solver++", 10, 5e-2), ("ancestral", 100, 5e-2)],
-)
-def test_finds_the_image_that_the_oracle_knows(sampler, steps, tolerance, predicts):
-    truth = torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(1)) * 1.8 - 0.9
-    found = sample(
-        Oracle(truth, predicts),
-        torch.zeros(2, dtype=torch.long),
-        parameterisation=predicts,
+def draw(network, process: str, sampler: str, steps: int, seed: int = 0, **more):
+    return sample(
+        network,
+        more.pop("labels", torch.tensor([0, 2])),
+        process=Process.parse(process),
         sampler=sampler,
         steps=steps,
         autocast=OFF,
-        generator=torch.Generator().manual_seed(0),
+        generator=torch.Generator().manual_seed(seed),
+        **more,
     )
+
+
+class Oracle(nn.Module):
+    """Knows the one image there is, and predicts exactly what the process asks."""
+
+    def __init__(self, truth: torch.Tensor, process: str) -> None:
+        super().__init__()
+        self.config, self.truth = CONFIG, truth
+        self.process = Process.parse(process)
+        timesteps = torch.linspace(0, 1000, 20_001, dtype=torch.float64)[:-1]
+        self.sigmas = self.process.schedule.sigma(timesteps)
+        self.times = self.process.schedule.time(self.sigmas).float()
+
+    def forward(self, inputs, times, labels):
+        nearest = (self.times[None] - times[:, None]).abs().argmin(dim=1)
+        sigma = self.sigmas[nearest]
+        by = self.process.coefficients(sigma)
+        skip, out, scale = (
+            w.float().view(-1, 1, 1, 1) for w in (by.skip, by.out, by.scale)
+        )
+        return (self.truth - skip / scale * inputs) / out
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+@pytest.mark.parametrize(
+    ("sampler", "steps", "more"),
+    [
+        ("ddim", 12, {}),
+        ("ddim-stochastic", 100, {}),
+        ("dpm-solver++", 12, {}),
+        ("ancestral", 100, {}),
+        ("heun", 12, {}),
+        ("heun", 40, {"churn": CHURN}),
+    ],
+)
+def test_finds_the_image_that_the_oracle_knows(sampler, steps, more, process):
+    truth = torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(1)) * 1.8 - 0.9
+    found = draw(Oracle(truth, process), process, sampler, steps, **more)
     assert found.shape == (2, 3, 8, 8)
-    assert float((found - truth).abs().max()) < tolerance
+    assert float((found - truth).abs().max()) < 0.06
 
 
 @pytest.mark.parametrize("sampler", sorted(SAMPLERS))
-def test_each_runs_with_a_network_and_repeats_for_the_same_seed(sampler):
+@pytest.mark.parametrize("process", ["v", "edm"])
+def test_each_runs_with_a_network_and_repeats_for_the_same_seed(sampler, process):
     network = make_network()
-
-    def draw(seed: int) -> torch.Tensor:
-        return sample(
-            network,
-            torch.tensor([0, 2]),
-            parameterisation=Parameterisation.VELOCITY,
-            sampler=sampler,
-            steps=3,
-            autocast=OFF,
-            generator=torch.Generator().manual_seed(seed),
-        )
-
-    first = draw(0)
+    first = draw(network, process, sampler, 3)
     assert torch.isfinite(first).all()
-    assert torch.equal(first, draw(0))
-    assert not torch.equal(first, draw(1))
+    assert torch.equal(first, draw(network, process, sampler, 3))
+    assert not torch.equal(first, draw(network, process, sampler, 3, seed=1))
 
 
-@pytest.mark.parametrize(("name", "steps"), [("ddmi", 5), ("ddim", 0), ("ddim", 1001)])
-def test_unknown_samplers_and_steps_are_refused(name, steps):
-    with pytest.raises(UserError, match="sampler"):
-        check_sampler(name, steps)
+CHAIN = {
+    "num_train_timesteps": 1000, "beta_start": 1e-4, "beta_end": 0.02,
+    "beta_schedule": "linear", "timestep_spacing": "trailing",
+}  # fmt: skip
+
+
+def by_diffusers(network, scheduler, steps: int, start):
+    """The same steps, by diffusers."""
+    scheduler.set_timesteps(steps)
+    images, labels = start, torch.tensor([0, 2])
+    for timestep in scheduler.timesteps:
+        answer = network(images, torch.full((2,), int(timestep)), labels)
+        images = scheduler.step(answer, timestep, images).prev_sample
+    return images
+
+
+@pytest.mark.parametrize(
+    ("process", "prediction"), [("eps", "epsilon"), ("v", "v_prediction")]
+)
+@pytest.mark.parametrize(
+    ("sampler", "make"),
+    [
+        (
+            "ddim",
+            lambda more: diffusers.DDIMScheduler(
+                **more, clip_sample=True, set_alpha_to_one=True
+            ),
+        ),
+        (
+            "dpm-solver++",
+            lambda more: diffusers.DPMSolverMultistepScheduler(
+                **more, algorithm_type="dpmsolver++", solver_order=2
+            ),
+        ),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:__array__")
+def test_deterministic_samplers_equal_diffusers(sampler, make, process, prediction):
+    # A divisor of 1,000: DDIMScheduler takes the wrong step before for any other.
+    network = make_network()
+    found = draw(network, process, sampler, 10)
+    start = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    # We start from σ·ε, which is 2e-5 less than diffusers' ε, scaled as here.
+    start *= (1 - 4.036e-5) ** 0.5
+    scheduler = make(CHAIN | {"prediction_type": prediction})
+    with torch.no_grad():
+        expected = by_diffusers(network, scheduler, 10, start)
+    torch.testing.assert_close(found, expected, atol=2e-4, rtol=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "make", "more"),
+    [
+        ("ancestral", lambda: diffusers.DDPMScheduler(**CHAIN, clip_sample=True), {}),
+        (
+            "ddim-stochastic",
+            lambda: diffusers.DDIMScheduler(
+                **CHAIN, clip_sample=True, set_alpha_to_one=True
+            ),
+            {"eta": 1.0},
+        ),
+    ],
+)
+def test_stochastic_samplers_equal_diffusers(sampler, make, more):
+    """Both draw the same normal numbers in the same order."""
+    network = make_network()
+    found = draw(network, "eps", sampler, 10)
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(2, 3, 8, 8, generator=generator)
+    scheduler = make()
+    scheduler.set_timesteps(10)
+    with torch.no_grad():
+        for timestep in scheduler.timesteps:
+            answer = network(images, torch.full((2,), timestep), torch.tensor([0, 2]))
+            images = scheduler.step(
+                answer, timestep, images, generator=generator, **more
+            ).prev_sample
+    torch.testing.assert_close(found, images, atol=2e-4, rtol=2e-4)
+
+
+def test_heun_equals_the_published_algorithm():
+    """Karras et al. 2022, algorithm 2, written out for a denoiser in one variable."""
+    levels = (10.0, 3.0, 0.5)
+    normals = torch.randn(8, 1, generator=torch.Generator().manual_seed(3))
+
+    def denoise(images, sigma):
+        return torch.tanh(images) / (1 + sigma)
+
+    drawn = iter(normals)
+    found = samplers._heun(
+        samplers._Draw(
+            denoise=denoise,
+            noise=lambda: next(drawn),
+            sigmas=levels,
+            churn=Churn(amount=0.9, from_sigma=1.0, to_sigma=5.0, noise=1.1),
+        ),
+        torch.tensor([7.0]),
+    )
+    x, unused = torch.tensor([7.0]), iter(normals)
+    for now, after in ((10.0, 3.0), (3.0, 0.5), (0.5, 0.0)):
+        gamma = min(0.9 / 3, 2**0.5 - 1) if 1.0 <= now <= 5.0 else 0.0
+        hat = now * (1 + gamma)
+        if gamma:
+            x = x + (hat**2 - now**2) ** 0.5 * 1.1 * next(unused)
+        d = (x - denoise(x, hat)) / hat
+        moved = x + (after - hat) * d
+        if after:
+            d2 = (moved - denoise(moved, after)) / after
+            moved = x + (after - hat) * (d / 2 + d2 / 2)
+        x = moved
+    torch.testing.assert_close(found, x)
+
+
+class TwoMinds(nn.Module):
+    """Predicts one constant with a class and another without."""
+
+    config = adapt_classes(
+        make_network(), 2, generator=torch.Generator(), null_class=True
+    ).config
+
+    def forward(self, inputs, times, labels):
+        value = torch.where(labels == self.config.null_label, 0.1, 0.3)
+        return value.view(-1, 1, 1, 1).expand_as(inputs)
+
+
+@pytest.mark.parametrize(("guidance", "expected"), [(0.0, 0.3), (1.0, 0.5), (2.5, 0.8)])
+def test_guidance_goes_beyond_the_class(guidance, expected):
+    """One step of v: D = x/(1+σ²) − σ/√(1+σ²)·F ≈ −F at the noisiest level."""
+    found = draw(
+        TwoMinds(), "v", "ddim", 1, guidance=guidance, labels=torch.tensor([0, 1])
+    )
+    assert found.mean().item() == pytest.approx(-expected, abs=0.01)
+
+
+def test_guidance_needs_a_null_class():
+    with pytest.raises(UserError, match="guided"):
+        draw(make_network(), "v", "ddim", 1, guidance=1.0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"name": "ddmi"}, "sampler"),
+        ({"steps": 0}, "sampler"),
+        ({"steps": 1001}, "sampler"),
+        ({"guidance": -0.5}, "Guidance"),
+        ({"guidance": float("nan")}, "Guidance"),
+        ({"churn": CHURN}, "heun"),
+        ({"name": "heun", "churn": Churn(amount=-1.0)}, "Churn"),
+        ({"name": "heun", "churn": Churn(amount=1.0, noise=0.0)}, "Churn"),
+        ({"name": "heun", "churn": Churn(from_sigma=60.0)}, "Churn"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(changes, named):
+    with pytest.raises(UserError, match=named):
+        check_sampler(**({"name": "ddim", "steps": 5} | changes))
+
+
+def test_settings_that_make_sense_are_taken():
+    check_sampler("heun", 1000, 0.0, CHURN)
+    check_sampler("ddim", 1, 3.0, STILL)

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import sqlite3
 import stat
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
 from core.errors import UserError
+from core.privacy import ledger as room
 from core.privacy.accounting import Charge
-from core.privacy.ledger import GENESIS, Account, Ledger
+from core.privacy.ledger import Account, Ledger
 
 STEP = Charge(
     noise_multiplier=2.0,
@@ -89,40 +91,47 @@ def test_rows_can_neither_be_changed_nor_deleted(ledger, path, sql):
     other.close()
 
 
-@pytest.mark.parametrize(
-    "edit",
-    [
-        "UPDATE entries SET count = 1 WHERE id = 1",
-        "UPDATE entries SET dataset = 'x' WHERE id = 2",
-        "UPDATE entries SET charge = replace(charge, '2.0', '8.0') WHERE id = 3",
-        "DELETE FROM entries WHERE id = 2",
-    ],
-)
-def test_an_edited_row_is_found(ledger, path, edit):
-    for _ in range(3):
-        ledger.commit(account(), Charge(noise_multiplier=2.0, count=2))
-    ledger.close()
+def test_charges_of_an_older_version_count_with_todays_defaults(ledger):
+    with ledger._exclusive():
+        ledger._append(account(), '{"noise_multiplier": 9.0}', 1)
+    ledger.commit(account(), RELEASE)
+    assert ledger.charged("data") == (replace(RELEASE, count=2),)
+    ledger.check()
+
+
+def test_charges_of_a_newer_version_are_refused_as_such(ledger):
+    with ledger._exclusive():
+        ledger._append(account(), '{"noise_multiplier": 9.0, "tomorrow": 1}', 1)
+    for read in (ledger.entries, lambda: ledger.charged("data")):
+        with pytest.raises(UserError, match="newer version"):
+            read()
+
+
+OLD_SCHEMA = """
+CREATE TABLE entries (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    dataset TEXT NOT NULL, run TEXT NOT NULL, terms TEXT NOT NULL,
+    charge TEXT NOT NULL, count INTEGER NOT NULL CHECK (count > 0),
+    utc TEXT NOT NULL, previous TEXT NOT NULL, hash TEXT NOT NULL UNIQUE
+);
+INSERT INTO entries VALUES (1, 'data', 'a', 'image, add_or_remove_one',
+    '{"batch_cap": null, "noise_multiplier": 9.0, "population": 0, '
+    || '"sampling_probability": 1.0}', 1, '2026-01-01T00:00:00+00:00',
+    '0000000000000000000000000000000000000000000000000000000000000000',
+    '9b1108a39a67f253252a54f3654af76bce9a453e77950c17ee008895e488c851');
+"""
+
+
+def test_a_ledger_of_the_first_version_still_holds(path):
+    path.parent.mkdir()
     other = sqlite3.connect(path)
-    other.executescript(f"DROP TRIGGER no_update; DROP TRIGGER no_delete; {edit}")
+    other.executescript(OLD_SCHEMA)
     other.close()
-    with pytest.raises(UserError, match="edited"):
-        Ledger(path)
-
-
-def test_a_rollback_is_found(ledger, path, tmp_path):
-    first = ledger.commit(account(), STEP)
+    ledger = Ledger(path)
+    assert ledger.charged("data", TERMS) == (RELEASE,)
+    ledger.commit(account(), RELEASE)
+    ledger.check()
     ledger.close()
-    shutil.copytree(path.parent, tmp_path / "backup")
-    later = Ledger(path)
-    second = later.commit(account(), STEP)
-    assert later.contains(first) and later.contains(second)
-    later.close()
-    shutil.rmtree(path.parent)
-    shutil.copytree(tmp_path / "backup", path.parent)
-    restored = Ledger(path)
-    assert restored.contains(first) and restored.contains(GENESIS)
-    assert not restored.contains(second)
-    restored.close()
 
 
 def test_a_file_that_is_no_ledger_is_the_users_to_put_right(path, tmp_path):
@@ -133,6 +142,34 @@ def test_a_file_that_is_no_ledger_is_the_users_to_put_right(path, tmp_path):
     with pytest.raises(UserError, match=r"ledger.*cannot be used"):
         Ledger(path / "below" / "a file")
     assert path.read_bytes() == b"not a database" * 100
+
+
+@pytest.mark.parametrize("statement", ["BEGIN", "INSERT", "COMMIT"])
+def test_an_error_at_any_statement_adds_nothing_and_the_next_charge_goes(
+    ledger, statement, monkeypatch
+):
+    """A full disk is often met by COMMIT only."""
+
+    class Failing:
+        def __init__(self, database):
+            self._database = database
+
+        def execute(self, query, *values):
+            if query.startswith(statement):
+                raise sqlite3.OperationalError("database or disk is full")
+            return self._database.execute(query, *values)
+
+        def __getattr__(self, name):
+            return getattr(self._database, name)
+
+    ledger.commit(account(), STEP)
+    with monkeypatch.context() as patch:
+        patch.setattr(ledger, "_database", Failing(ledger._database))
+        with pytest.raises(UserError, match="disk is full"):
+            ledger.commit(account(), STEP)
+    assert len(ledger.entries()) == 1
+    ledger.commit(account(), STEP)
+    ledger.check()
 
 
 def test_a_disk_that_cannot_be_written_raises_and_adds_nothing(ledger):
@@ -153,6 +190,28 @@ def test_a_full_disk_raises_and_adds_nothing(ledger):
     with pytest.raises(UserError, match="full"):
         ledger.commit(long, STEP)
     assert ledger.entries() == ()
+
+
+def test_two_that_make_the_ledger_at_once_wait_for_one_another(monkeypatch):
+    """SQLite does not queue for the first use of its log, it refuses."""
+
+    class Busy:
+        answers: ClassVar = ["locked", "locked", None]
+
+        def execute(self, query):
+            if answer := self.answers.pop(0):
+                raise sqlite3.OperationalError(f"database is {answer}")
+
+    monkeypatch.setattr(room.time, "sleep", lambda _: None)
+    busy = Busy()
+    room._use_write_ahead_log(busy)
+    assert busy.answers == []
+    Busy.answers = ["broken", None]
+    with pytest.raises(sqlite3.OperationalError, match="broken"):
+        room._use_write_ahead_log(Busy())
+    Busy.answers = ["locked"] * room.TRIES
+    with pytest.raises(sqlite3.OperationalError, match="locked"):
+        room._use_write_ahead_log(Busy())
 
 
 def test_a_charge_must_be_of_one_use_or_more(ledger):

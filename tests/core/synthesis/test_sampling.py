@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from core.diffusion.samplers import Churn
 from core.errors import Stopped, UserError
 from core.events import Watcher
 from core.synthesis import sampling
@@ -77,6 +78,27 @@ def test_what_is_there_is_not_drawn_again(model, tmp_path, monkeypatch):
     assert draw(model, tmp_path / "a").per_class == 5
 
 
+def test_the_samplers_settings_reach_the_sampler(model, tmp_path, monkeypatch):
+    given = []
+    drawn = sampling.sample
+
+    def telling(network, labels, **settings):
+        given.append(settings)
+        return drawn(network, labels, **settings)
+
+    monkeypatch.setattr(sampling, "sample", telling)
+    churn = Churn(amount=3.0, from_sigma=0.1, to_sigma=9.0, noise=1.007)
+    draw(
+        model, tmp_path / "a", per_class=1, sampler="heun", sampler_steps=3, churn=churn
+    )
+    assert given[0]["churn"] == churn and given[0]["guidance"] == 0.0
+    assert (given[0]["sampler"], given[0]["steps"]) == ("heun", 3)
+    assert given[0]["process"].name == "v"
+    with pytest.raises(UserError, match="guided"):
+        draw(model, tmp_path / "b", per_class=1, guidance=1.5)
+    assert given[-1]["guidance"] == 1.5
+
+
 def test_grey_images_have_one_channel(model, tmp_path):
     images, _ = draw(model, tmp_path / "a", grey=True, per_class=1).read()
     assert images.shape == (2, 8, 8, 1)
@@ -94,7 +116,12 @@ def test_a_full_disk_leaves_no_half_image(model, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("changes", "named"),
-    [({"per_class": 0}, "images per class"), ({"sampler": "x"}, "sampler")],
+    [
+        ({"per_class": 0}, "images per class"),
+        ({"sampler": "x"}, "sampler"),
+        ({"guidance": -1.0}, "Guidance"),
+        ({"churn": Churn(amount=1.0)}, "heun"),
+    ],
 )
 def test_wishes_that_make_no_sense_are_refused(model, tmp_path, changes, named):
     with pytest.raises(UserError, match=named):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from core.privacy.ledger import Ledger
-from core.training import trainer
+from core.training import purse
 
 
 @pytest.fixture
@@ -26,5 +26,5 @@ def folder(tmp_path):
 def quick_accountant(monkeypatch):
     """What was charged is counted; what it means is tested in the privacy room."""
     monkeypatch.setattr(
-        trainer, "epsilon", lambda charges, *_: float(sum(c.count for c in charges))
+        purse, "epsilon", lambda charges, *_: float(sum(c.count for c in charges))
     )

@@ -10,9 +10,18 @@ import pytest
 from core.errors import UserError
 from core.privacy.accounting import epsilon
 from core.training import preview as preview_room
-from core.training.plan import make_plan, plan_facts, plan_from_facts
+from core.training.plan import (
+    LARGEST_BATCH,
+    lowered_batch,
+    make_plan,
+    plan_facts,
+    plan_from_facts,
+    read_recipe,
+    recipe_wishes,
+)
 from core.training.recipe import load_recipe, recipe_names
 from core.workspace import Project
+from tests.core import tiny
 from tests.core.tiny import make_checkpoint, write_recipe
 
 
@@ -140,3 +149,75 @@ def test_the_preview_says_what_the_plan_will(project, monkeypatch):
     curve = [value for _, value in found.epsilon_curve]
     assert found.epsilon_curve[0][0] == 0 and found.epsilon_curve[-1][0] == 3
     assert curve == sorted(curve) and curve[-1] == pytest.approx(0.5, rel=0.02)
+
+
+def test_a_plan_of_an_older_version_is_still_read(tmp_path):
+    """The facts as the first version wrote them, before the newer fields."""
+    plan = tiny.make_plan(tmp_path, moments=True)
+    facts = json.loads(json.dumps(plan_facts(plan)))
+    for later in ("trained", "lora_rank"):
+        del facts["recipe"][later]
+    assert plan_from_facts(facts) == plan
+
+
+@pytest.mark.parametrize("damage", ["unknown", "missing", "kind", "list"])
+def test_facts_that_are_no_plan_are_refused_in_a_sentence(tmp_path, damage):
+    facts = json.loads(json.dumps(plan_facts(tiny.make_plan(tmp_path))))
+    match damage:
+        case "unknown":
+            facts["recipe"]["from_the_future"] = 1
+        case "missing":
+            del facts["mechanism"]["clip_norm"]
+        case "kind":
+            facts["budget"]["unit"]["kind"] = "hospital"
+        case "list":
+            facts["recipe"] = ["steps"]
+    with pytest.raises(UserError, match="plan is damaged, or of another version"):
+        plan_from_facts(facts)
+
+
+@pytest.mark.parametrize(
+    ("declared", "expected"), [(17, 4), (16, 4), (12, 3), (8, 2), (3, 1), (2, 1)]
+)
+def test_the_recipes_own_batch_is_fitted_to_a_small_data_set(
+    project, declared, expected
+):
+    few = project.changed(declared_count=declared)
+    assert read_recipe(few).batch_size == expected
+    assert expected <= max(1, LARGEST_BATCH * declared)
+    note = lowered_batch(few)
+    assert (note is None) == (expected == 4)
+    assert note is None or ("of 4 is" in note and f": {expected} is used" in note)
+
+
+def test_a_default_recipe_fits_a_small_data_set(project):
+    few = project.changed(recipe="starter", declared_count=500)
+    assert load_recipe("starter").batch_size > 500
+    assert read_recipe(few).batch_size == 125
+    assert read_recipe(replace(few, declared_count=None)).batch_size == 1024
+
+
+def test_a_batch_that_was_typed_is_never_changed(project):
+    few = project.changed(declared_count=12, batch_size=11)
+    assert read_recipe(few).batch_size == 11 and lowered_batch(few) is None
+    with pytest.raises(UserError, match="batch of 12 must be smaller"):
+        bound(few.changed(batch_size=12), 5)
+
+
+def test_an_edited_recipe_file_is_another_wish(tmp_path):
+    def wishes(**changes):
+        return recipe_wishes(load_recipe(str(write_recipe(tmp_path, **changes))))
+
+    first = wishes()
+    assert json.loads(json.dumps(first)) == first
+    edits = {
+        "clip_norm": 0.02,
+        "timestep_weights": [0.3, 0.7],
+        "flip": "false",
+        "trained": '["attention"]',
+    }
+    for name, value in edits.items():
+        edited = wishes(**{name: value})
+        changed = [key for key in first if first[key] != edited[key]]
+        assert changed == [f"recipe's {name.replace('_', ' ')}"]
+    assert wishes(title='"Another"', images_per_class=9) == first

@@ -1,0 +1,282 @@
+"""Bringing a public checkpoint in from disk: asked once, checked, kept for good.
+
+The file is read in a child process (`conversion`). What is kept is a folder of ours in
+the user's own data folder: safetensors, a strictly checked config, and a card that
+tells where it came from and whether it could contain the protected people.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+from core.checkpoints.cards import (
+    OVERLAP_ANSWERS,
+    CheckpointCard,
+    read_card,
+    write_card,
+)
+from core.checkpoints.catalogue import bundled, imported_folder
+from core.checkpoints.layouts import Hints
+from core.checkpoints.published import PublishedCheckpoint, find_published
+from core.checkpoints.scratch import is_scratch
+from core.checkpoints.store import load_checkpoint
+from core.errors import Stopped, UserError
+from core.events import Watcher
+from core.files import private_folder, require_space, sha256
+
+ENDINGS = (".pt", ".pth", ".bin", ".safetensors")
+SECONDS_BETWEEN_LOOKS = 0.2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Import:
+    """What is imported, and what its owner says about it.
+
+    Attributes:
+        path: A weight file or a diffusers folder.
+        name: What it will be called here.
+        published: Name of the catalogue's checkpoint that it is; "" for another.
+        overlap: The answer to "could it contain these patients?": "no", "unsure" or
+            "yes".
+        overlap_reason: Why.
+        title, licence, source, pretraining_data, pretraining_licences: For the card,
+            where the catalogue does not say it.
+        hints: What the file cannot tell, where the catalogue does not say it.
+    """
+
+    path: Path
+    name: str
+    published: str = ""
+    overlap: str
+    overlap_reason: str = ""
+    title: str = ""
+    licence: str = ""
+    source: str = ""
+    pretraining_data: str = ""
+    pretraining_licences: str = ""
+    hints: Hints = field(default_factory=Hints)
+
+
+def import_checkpoint(wish: Import, watcher: Watcher) -> CheckpointCard:
+    """Convert a public checkpoint and keep it under its new name.
+
+    Guarantee: nothing in the file is executed; this process reads only the safetensors
+    file that the child wrote, with its hash, names and shapes checked.
+
+    Raises:
+        UserError: when the file or a wish is not right; nothing is kept then.
+        Stopped: when the watcher asks; nothing is kept then.
+    """
+    source = wish.path.expanduser().absolute()
+    known = find_published(wish.published) if wish.published else None
+    _check(wish, source)
+    card = _card_fields(wish, known)
+    _check_hash(source, known)
+    private_folder(imported_folder())
+    require_space(imported_folder(), 3 * _size(source))
+    hints = wish.hints.over(known.hints) if known else wish.hints
+    with tempfile.TemporaryDirectory(prefix=".import-", dir=imported_folder()) as work:
+        made = Path(work) / wish.name
+        _convert_in_child(source, made, hints, card, Path(work), watcher)
+        # Read back as every checkpoint is read: hash, names, shapes, finite values.
+        found = load_checkpoint(made).card
+        _check_size(found, known)
+        try:
+            os.replace(made, imported_folder() / wish.name)
+        except OSError:
+            raise _taken(wish.name) from None
+    return read_card(imported_folder() / wish.name)
+
+
+def answer_overlap(card: CheckpointCard, answer: str, reason: str) -> CheckpointCard:
+    """Record another answer to "could it contain these patients?" on an imported card.
+
+    Raises:
+        UserError: when the answer is none, or the checkpoint is not an imported one.
+    """
+    _check_answer(answer)
+    if card.folder.parent != imported_folder():
+        raise UserError(
+            f"The checkpoint {card.name!r} was not imported, so its card is not "
+            "changed: answer for the project instead."
+        )
+    changed = replace(card, overlap=answer, overlap_reason=reason)
+    write_card(changed)
+    return changed
+
+
+def _check(wish: Import, source: Path) -> None:
+    if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,39}", wish.name):
+        raise UserError(
+            f"The name {wish.name!r} cannot be used: take up to 40 small letters, "
+            "digits and hyphens."
+        )
+    if is_scratch(wish.name) or wish.name in [card.name for card in bundled()]:
+        raise UserError(f"The name {wish.name!r} is Sfumato's own: choose another.")
+    if (imported_folder() / wish.name).exists():
+        raise _taken(wish.name)
+    _check_answer(wish.overlap)
+    if not source.exists():
+        raise UserError(f"There is no file or folder {source}: check the path.")
+    if source.is_dir():
+        return
+    if source.suffix == ".pkl":
+        raise UserError(
+            f"The file {source} is a pickle that holds a program (as those of EDM and "
+            "StyleGAN do): it cannot be read without running it, so it is refused. "
+            "Ask for the weights as safetensors, or choose another checkpoint."
+        )
+    if source.suffix not in ENDINGS:
+        raise UserError(
+            f"The file {source} is of no kind that can be imported: choose a diffusers "
+            f"folder, or a file that ends in {', '.join(ENDINGS)}."
+        )
+
+
+def _check_answer(answer: str) -> None:
+    if answer not in OVERLAP_ANSWERS:
+        raise UserError(
+            "Answer whether the checkpoint could contain these patients: "
+            f"{', '.join(OVERLAP_ANSWERS)}."
+        )
+
+
+def _taken(name: str) -> UserError:
+    return UserError(
+        f"There is a checkpoint {name!r} already, in {imported_folder() / name}: "
+        "choose another name, or delete that folder first."
+    )
+
+
+def _card_fields(
+    wish: Import, known: PublishedCheckpoint | None
+) -> dict[str, str | int]:
+    """What the card says besides what the file tells."""
+
+    def told(name: str) -> str:
+        return getattr(wish, name) or (getattr(known, name) if known else "")
+
+    needed = ("licence", "pretraining_data")
+    if missing := [name.replace("_", " ") for name in needed if not told(name)]:
+        raise UserError(
+            f"Say the checkpoint's {' and '.join(missing)}: they go on its card and "
+            "into the audit."
+        )
+    return {
+        "name": wish.name,
+        "title": told("title") or wish.name,
+        "description": known.description if known else "Imported from a file.",
+        "licence": told("licence"),
+        "pretraining_data": told("pretraining_data"),
+        "pretraining_licences": told("pretraining_licences") or "not stated",
+        "steps": known.steps if known else 0,
+        "batch_size": known.batch_size if known else 0,
+        "command": f"sfumato import-checkpoint {wish.path.name} {wish.name}",
+        "source": told("source"),
+        "overlap": wish.overlap,
+        "overlap_reason": wish.overlap_reason,
+    }
+
+
+def _check_hash(source: Path, known: PublishedCheckpoint | None) -> None:
+    if known is None or not known.sha256:
+        return
+    files = [source] if source.is_file() else sorted(source.rglob("*.bin"))
+    if not any(sha256(file) == known.sha256 for file in files):
+        raise UserError(
+            f"{source} is not the catalogue's {known.name!r} (its SHA-256 differs): "
+            "copy it again, or import it without naming the catalogue's checkpoint."
+        )
+
+
+def _check_size(found: CheckpointCard, known: PublishedCheckpoint | None) -> None:
+    if known and found.parameters != known.parameters_kept:
+        raise UserError(
+            f"The file holds {found.parameters:,} numbers, and the catalogue's "
+            f"{known.name!r} has {known.parameters_kept:,}: it is another checkpoint. "
+            "Import it without naming the catalogue's."
+        )
+
+
+def _size(source: Path) -> int:
+    files = source.rglob("*") if source.is_dir() else [source]
+    return sum(file.stat().st_size for file in files if file.is_file())
+
+
+def _convert_in_child(
+    source: Path,
+    made: Path,
+    hints: Hints,
+    card: Mapping[str, str | int],
+    work: Path,
+    watcher: Watcher,
+) -> None:
+    request = {
+        "source": str(source),
+        "folder": str(made),
+        "hints": asdict(hints),
+        "card": dict(card),
+    }
+    watcher.progress("Converting the checkpoint", 0, 1)
+    child = subprocess.Popen(
+        [sys.executable, "-m", "core.checkpoints.conversion"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        cwd=work,
+        env=_environment(work),
+    )
+    try:
+        answer = _wait(child, json.dumps(request), watcher)
+    finally:
+        child.kill()
+        child.wait()
+    if "error" in answer:
+        shutil.rmtree(made, ignore_errors=True)
+        raise UserError(str(answer["error"]))
+    watcher.progress("Converting the checkpoint", 1, 1)
+
+
+def _wait(child: subprocess.Popen[str], request: str, watcher: Watcher) -> dict:
+    given: str | None = request
+    while True:
+        try:
+            output, _ = child.communicate(given, timeout=SECONDS_BETWEEN_LOOKS)
+            break
+        except subprocess.TimeoutExpired:
+            given = None
+            if watcher.stop_requested():
+                raise Stopped from None
+    try:
+        return dict(json.loads(output))
+    except ValueError:
+        raise UserError(
+            "The file could not be converted: the process that read it ended early, "
+            "for want of memory or because the file is damaged. Copy it again, or use "
+            "a machine with more memory."
+        ) from None
+
+
+def _environment(work: Path) -> dict[str, str]:
+    """Only what Python needs to find itself and this package, and no network."""
+    here = Path(__file__).parents[2]
+    kept = ("PATH", "SYSTEMROOT", "LD_LIBRARY_PATH", "LANG")
+    return {name: os.environ[name] for name in kept if name in os.environ} | {
+        "PYTHONPATH": str(here),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "HOME": str(work),
+        "TMPDIR": str(work),
+        "HF_HUB_OFFLINE": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+        "OMP_NUM_THREADS": "1",
+    }

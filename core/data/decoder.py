@@ -1,0 +1,133 @@
+"""The decoder process: takes files as bytes, gives back pixels, may do nothing else.
+
+Once it has loaded its libraries it gives up the right to open any file, socket or pipe,
+to write any file, and to use more than its share of memory and time. So hostile bytes
+that take over a decoder hold a process that can only answer, and the answer is checked.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+import warnings
+from typing import Any, Final
+
+from PIL import Image
+
+from core.data.decoding import Wanted, decode
+from core.data.frames import BrokenFrame, receive, send
+from core.data.refusals import MAX_BYTES, Refused
+
+MEMORY: Final = 3 * 1024**3
+"""Bytes of address space; the largest image that is read needs a third of it."""
+
+SECONDS: Final = 10
+"""Processor time for one file."""
+
+MOST_REQUEST: Final = 2 * MAX_BYTES
+
+
+def main() -> None:
+    """Answer requests from standard input until it is closed."""
+    warnings.simplefilter("ignore")
+    warnings.simplefilter("error", Image.DecompressionBombWarning)
+    requests, answers = sys.stdin.buffer, sys.stdout.buffer
+    _rehearse(dicom="dicom" in sys.argv[1:])
+    lock_down()
+    send(answers, {"ready": True})
+    while True:
+        try:
+            header, content = receive(requests, MOST_REQUEST)
+        except BrokenFrame:
+            return
+        start = 0
+        for size in header["sizes"]:
+            renew_time()
+            send(answers, *_answer(header, content[start : start + size]))
+            start += size
+
+
+def _answer(header: dict[str, Any], content: bytes) -> tuple[Any, ...]:
+    """One message for one file: what it is, or the pixels of its images, or why not."""
+    try:
+        if header["task"] == "describe":
+            from core.data.dicom import describe
+
+            return ({"described": describe(content)},)
+        wanted = Wanted(
+            resolution=header["resolution"],
+            channels=header["channels"],
+            window=header["window"] and tuple(header["window"]),
+        )
+        pictures = decode(content, wanted)
+    except Refused as refusal:
+        return ({"refused": refusal.kind, "facts": refusal.facts},)
+    except MemoryError:
+        return ({"refused": "too much work", "facts": {}},)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        return ({"refused": "too many pixels", "facts": {}},)
+    except Exception:
+        # A library that is fed hostile bytes may raise anything.
+        return ({"refused": "cannot be decoded", "facts": {}},)
+    facts = [[picture.width, picture.height, picture.mode] for picture in pictures]
+    return ({"pictures": facts}, *(picture.pixels.tobytes() for picture in pictures))
+
+
+def lock_down() -> None:
+    """Give up what decoding does not need; nothing on systems without such limits."""
+    try:
+        import resource
+    except ImportError:
+        return
+    limits = {
+        "RLIMIT_NOFILE": 0,  # no file, socket or pipe can be opened from here on
+        "RLIMIT_FSIZE": 0,  # nothing can be written to the disk
+        "RLIMIT_CORE": 0,  # a crash leaves no image of private memory behind
+        "RLIMIT_NPROC": 0,  # no further process
+        "RLIMIT_AS": MEMORY,
+    }
+    for name, limit in limits.items():
+        kind = getattr(resource, name, None)
+        if kind is not None:
+            resource.setrlimit(kind, (limit, limit))
+    renew_time()
+
+
+def renew_time() -> None:
+    """Allow `SECONDS` of processor time from now on; the system ends us after that."""
+    try:
+        import resource
+    except ImportError:
+        return
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    until = int(usage.ru_utime + usage.ru_stime + SECONDS) + 1
+    hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
+    resource.setrlimit(resource.RLIMIT_CPU, (until, hard))
+
+
+def _rehearse(*, dicom: bool) -> None:
+    """Decode one image of each format, so that every library is loaded by now."""
+    wanted = Wanted(resolution=8, channels=3, window=(0.0, 1.0))
+    sample = Image.new("RGB", (9, 9))
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    for mode, format_name, settings in (
+        ("RGB", "PNG", {"exif": turned}),
+        ("RGB", "JPEG", {"exif": turned}),
+        ("CMYK", "JPEG", {}),
+        ("RGB", "TIFF", {"exif": turned}),
+        ("L", "TIFF", {"compression": "tiff_lzw"}),
+        ("F", "TIFF", {}),
+        ("RGB", "BMP", {}),
+    ):
+        file = io.BytesIO()
+        sample.convert(mode).save(file, format_name, **settings)
+        decode(file.getvalue(), wanted)
+    if dicom:
+        from core.data.dicom import rehearse
+
+        rehearse(wanted)
+
+
+if __name__ == "__main__":
+    main()

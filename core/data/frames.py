@@ -1,0 +1,57 @@
+"""Messages between this program and its decoders: a length, JSON, and raw bytes.
+
+Nothing that a decoder sends is ever unpickled or run; it is a dictionary of JSON values
+and bytes, both of bounded length, that the receiver has still to check.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from typing import IO, Any, Final
+
+_LENGTHS: Final = struct.Struct(">IQ")
+_MOST_JSON: Final = 4 * 1024 * 1024
+
+
+class BrokenFrame(Exception):
+    """What came is no message, or the other side is gone."""
+
+
+def send(pipe: IO[bytes], header: dict[str, Any], *blobs: bytes) -> None:
+    """Write one message and flush it."""
+    text = json.dumps(header).encode()
+    pipe.write(_LENGTHS.pack(len(text), sum(map(len, blobs))))
+    pipe.write(text)
+    for blob in blobs:
+        pipe.write(blob)
+    pipe.flush()
+
+
+def receive(pipe: IO[bytes], most: int) -> tuple[dict[str, Any], bytes]:
+    """Read one message.
+
+    Args:
+        pipe: Where from.
+        most: The most bytes that may follow the JSON; a longer claim is refused before
+            anything is allocated for it.
+
+    Raises:
+        BrokenFrame: If the other side is gone, or sent something else.
+    """
+    start = pipe.read(_LENGTHS.size)
+    if len(start) < _LENGTHS.size:
+        raise BrokenFrame
+    json_length, blob_length = _LENGTHS.unpack(start)
+    if json_length > _MOST_JSON or blob_length > most:
+        raise BrokenFrame
+    text, blob = pipe.read(json_length), pipe.read(blob_length)
+    if len(text) < json_length or len(blob) < blob_length:
+        raise BrokenFrame
+    try:
+        header = json.loads(text)
+    except (ValueError, RecursionError):
+        raise BrokenFrame from None
+    if not isinstance(header, dict):
+        raise BrokenFrame
+    return header, blob

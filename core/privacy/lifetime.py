@@ -1,0 +1,84 @@
+"""What everything that was ever done to a data set adds up to, and its lifetime cap."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from core.errors import UserError
+from core.privacy.accounting import Charge, epsilon
+from core.privacy.budget import Relation, UnitKind
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cap:
+    """The most that the custodian lets be spent on a data set, ever.
+
+    Attributes:
+        epsilon: ε > 0, of everything together.
+        delta: The δ at which it is looked at.
+        terms: The unit and relation under which it is looked at, as the ledger writes
+            them.
+
+    Raises:
+        UserError: when ε or δ is out of range.
+    """
+
+    epsilon: float
+    delta: float
+    terms: str
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.epsilon) and self.epsilon > 0):
+            raise UserError(f"The cap must be a number above 0, not {self.epsilon:g}.")
+        if not 0 < self.delta < 1:
+            raise UserError(f"delta must lie between 0 and 1, not {self.delta:g}.")
+
+
+def lifetime_epsilon(
+    charged: Mapping[str, Iterable[Charge]], terms: str, delta: float
+) -> float:
+    """The ε of charges made under several terms, together, as `terms` count it.
+
+    Guarantee: an upper bound for the unit and relation of `terms`, composed by the
+    accountant. A charge is a mechanism, so it holds under any relation on its own unit.
+    What was charged for patients is counted for images as if each patient's record were
+    exchanged (replace_one), which is what one image more or less does to it. What was
+    charged for images bounds nothing for patients, because nobody declares how many
+    images a patient has.
+
+    Args:
+        charged: Terms → charges.
+
+    Returns:
+        ε ≥ 0; infinity when a charge bounds nothing under `terms`.
+    """
+    spent = {under: tuple(charges) for under, charges in charged.items()}
+    spent = {under: charges for under, charges in spent.items() if charges}
+    # PRIVACY: what cannot be bounded is not left out.
+    if not all(comparable(under, terms) for under in spent):
+        return math.inf
+    if not spent:
+        return 0.0
+    (unit, relation), units = _read(terms), {_read(under)[0] for under in spent}
+    # PRIVACY: one image of a patient changes that patient's record, it adds no patient.
+    if unit is UnitKind.IMAGE and UnitKind.PATIENT in units:
+        relation = Relation.REPLACE_ONE
+    everything = [charge for charges in spent.values() for charge in charges]
+    return epsilon(everything, delta, relation)
+
+
+def comparable(under: str, terms: str) -> bool:
+    """Whether charges made under some terms bound anything under `terms`."""
+    try:
+        (charged, _), (unit, _) = _read(under), _read(terms)
+    except ValueError:
+        return False  # Terms of a version to come.
+    return charged is unit or charged is UnitKind.PATIENT
+
+
+def _read(terms: str) -> tuple[UnitKind, Relation]:
+    """From "patient (at most 4), add_or_remove_one" to what it names."""
+    unit, _, relation = terms.rpartition(", ")
+    return UnitKind(unit.split(" ")[0]), Relation(relation)

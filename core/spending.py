@@ -1,0 +1,179 @@
+"""What was spent on a data set and what may still be: the ledger beside a plan."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from core.errors import UserError
+from core.files import private_folder
+from core.privacy.accounting import Charge
+from core.privacy.ledger import Account, Ledger, added
+from core.privacy.lifetime import comparable, lifetime_epsilon
+from core.training.plan import Plan
+from core.workspace import Workspace, locked, user_folder, witness_folder
+
+HEAD = "ledger-head.json"
+
+
+@contextmanager
+def open_ledger(workspace: Workspace | None = None) -> Iterator[Ledger]:
+    """The user's ledger, checked against the heads that others remember of it.
+
+    Raises:
+        UserError: when it cannot be used, was edited, or has forgotten charges.
+    """
+    witnesses = [witness_folder() / HEAD]
+    if workspace is not None:
+        witnesses.append(workspace.path / HEAD)
+    ledger = Ledger(user_folder() / "ledger.sqlite3", witnesses)
+    try:
+        yield ledger
+    finally:
+        ledger.close()
+
+
+@contextmanager
+def alone_with(dataset: str) -> Iterator[None]:
+    """Keep all others from spending on a data set, or capping it, for a while.
+
+    Raises:
+        UserError: when somebody else is at it.
+    """
+    # PRIVACY: two trainings that begin together would each see the cap unspent.
+    lock = locked(
+        private_folder(user_folder() / "locks") / dataset[:32],
+        "Another training is spending on these images: wait for its end, or pause it.",
+    )
+    try:
+        yield
+    finally:
+        os.close(lock)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spending:
+    """What the ledger holds of a data set, under the plan's unit and relation.
+
+    Attributes:
+        before: ε charged by all other runs on it.
+        after: ε charged once this plan has run to its end.
+        steps_done: Steps of this plan already charged; above 0 it was interrupted.
+        epsilon_charged: ε charged to this plan so far.
+        other_terms: Other units that were charged; they do not add up with these.
+    """
+
+    before: float
+    after: float
+    steps_done: int
+    epsilon_charged: float
+    other_terms: tuple[str, ...]
+
+
+def spending_with(ledger: Ledger, plan: Plan, dataset: str) -> Spending:
+    """What was spent on a data set, and what it will be after this plan."""
+    accounts = ledger.accounts(dataset)
+    others, own = _by_terms(accounts, but=plan.run), _own(accounts, plan)
+    known = _comparable(others, plan)
+    return Spending(
+        before=_epsilon(plan, known),
+        after=_epsilon(plan, _with_plan(known, plan)),
+        steps_done=sum(c.count for c in own if c.batch_cap is not None),
+        epsilon_charged=_epsilon(plan, {plan.terms: own}),
+        other_terms=tuple(sorted(set(others) - set(known))),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SoFar:
+    """What was charged on a data set up to now, under a plan's unit and relation.
+
+    Attributes:
+        of_run: ε charged to the plan.
+        of_all: ε charged to all runs, the plan too.
+        runs: How many runs those are.
+    """
+
+    of_run: float
+    of_all: float
+    runs: int
+
+
+def spending_so_far(ledger: Ledger, plan: Plan, dataset: str) -> SoFar:
+    """What was spent on a data set, for a report."""
+    accounts = ledger.accounts(dataset)
+    runs = {a.run for a in accounts if comparable(a.terms, plan.terms)}
+    return SoFar(
+        of_run=_epsilon(plan, {plan.terms: _own(accounts, plan)}),
+        of_all=_epsilon(plan, _comparable(_by_terms(accounts), plan)),
+        runs=len(runs),
+    )
+
+
+def refuse_above_cap(ledger: Ledger, plan: Plan, dataset: str) -> None:
+    """Refuse a plan that would take a data set above its lifetime cap.
+
+    Guarantee: with `alone_with` held until the plan's end, everything ever charged on
+    the data set stays within its cap, composed by the accountant, at the cap's δ and
+    under its unit and relation.
+
+    Raises:
+        UserError: when it would; nothing was spent.
+    """
+    cap = ledger.cap(dataset)
+    accounts = ledger.accounts(dataset)
+    # A run that is charged in full spends nothing more: it only has to be finished.
+    if cap is None or set(_own(accounts, plan)) == set(added(plan.charges())):
+        return
+    others = _by_terms(accounts, but=plan.run)
+    total = lifetime_epsilon(_with_plan(others, plan), cap.terms, cap.delta)
+    # PRIVACY: the cap is a promise about everything together.
+    if total <= cap.epsilon:
+        return
+    before = lifetime_epsilon(others, cap.terms, cap.delta)
+    raise UserError(
+        f"With this training, ε = {total:.3f} would be spent on these images; their "
+        f"cap is {cap.epsilon:g} (δ = {cap.delta:g}, {cap.terms}; other runs spent "
+        f"{before:.3f}): lower epsilon, or raise the cap with sfumato ledger --cap."
+    )
+
+
+def _comparable(
+    charged: Mapping[str, tuple[Charge, ...]], plan: Plan
+) -> dict[str, tuple[Charge, ...]]:
+    return {t: charges for t, charges in charged.items() if comparable(t, plan.terms)}
+
+
+def _with_plan(
+    others: Mapping[str, tuple[Charge, ...]], plan: Plan
+) -> dict[str, tuple[Charge, ...]]:
+    before = others.get(plan.terms, ())
+    return {**others, plan.terms: added((*before, *plan.charges()))}
+
+
+def _own(
+    accounts: Mapping[Account, tuple[Charge, ...]], plan: Plan
+) -> tuple[Charge, ...]:
+    return added(
+        charge
+        for account, charges in accounts.items()
+        if account.run == plan.run
+        for charge in charges
+    )
+
+
+def _by_terms(
+    accounts: Mapping[Account, tuple[Charge, ...]], *, but: str | None = None
+) -> dict[str, tuple[Charge, ...]]:
+    """Terms → what was charged under them, by all runs but one."""
+    found: dict[str, tuple[Charge, ...]] = {}
+    for account, charges in accounts.items():
+        if account.run != but:
+            found[account.terms] = added((*found.get(account.terms, ()), *charges))
+    return found
+
+
+def _epsilon(plan: Plan, charged: Mapping[str, tuple[Charge, ...]]) -> float:
+    return lifetime_epsilon(charged, plan.terms, plan.budget.delta)

@@ -1,0 +1,297 @@
+"""One run on several processes: rank 0 leads, the others add up gradients for it.
+
+torchrun starts the same command G times. Rank 0 alone opens the project and the ledger,
+draws the units, adds the noise, writes and reports; the others wait until it has
+gradients to add up. A logical step is three collectives, whatever the physical batches,
+
+    each rank's units out (scatter) → clipped sums in (reduce) → noisy mean out
+
+after which every rank makes the same update. Without torchrun nothing of this happens.
+
+The sums between the processes carry no noise yet. On one machine they stay on the
+loopback interface; between machines the network must be the custodian's own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import timedelta
+from math import ceil
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch import distributed as dist
+
+from core.errors import Stopped, UserError
+from core.parallel import Hardware
+
+LEADER = 0
+COMPARED_EVERY = 5
+"""Steps between two comparisons of the weights, the first step's included."""
+BETWEEN_TRAININGS = timedelta(days=30)
+WITHIN_A_STEP = timedelta(hours=1)
+"""How much longer than another a process may take before it counts as gone."""
+
+_FINISHED = -1
+_LOOPBACK = {"linux": "lo", "darwin": "lo0"}
+
+
+class ProcessLost(UserError):
+    """Another process of the run died or does not answer."""
+
+
+def processes() -> int:
+    """How many processes torchrun started; 1 without it."""
+    started = "TORCHELASTIC_RUN_ID" in os.environ
+    return int(os.environ["WORLD_SIZE"]) if started else 1
+
+
+@contextmanager
+def gathered() -> Iterator[bool]:
+    """Meet the other processes of the run for the length of a `with` block.
+
+    Yields:
+        Whether this process leads. One that does not leads nothing and opens nothing:
+        it works on the `trainings` that it is told of.
+
+    Raises:
+        ProcessLost: when another process is gone.
+    """
+    if processes() == 1:
+        yield True
+        return
+    _keep_inside()
+    nccl = torch.cuda.is_available()
+    with _connected():
+        dist.init_process_group(
+            "cpu:gloo,cuda:nccl" if nccl else "gloo", timeout=BETWEEN_TRAININGS
+        )
+    leads = dist.get_rank() == LEADER
+    with _at_the_end(lambda: _tell({}) if leads else None):
+        yield leads
+    dist.destroy_process_group()
+
+
+def trainings() -> Iterator[dict]:
+    """What a process that does not lead is told to help with, until the run is over.
+
+    Yields:
+        What the leader gave to `crew`.
+
+    Raises:
+        ProcessLost: when the leader is gone.
+    """
+    while job := _hear():
+        yield job
+
+
+@contextmanager
+def crew(batch_cap: int, job: Callable[[], dict] | None = None) -> Iterator[Crew]:
+    """The processes that share one training, for the length of a `with` block.
+
+    Args:
+        batch_cap: Units in a step, at most.
+        job: For the leader: gives what the others must know, as JSON types.
+    """
+    if processes() == 1 or not dist.is_initialized():
+        yield Crew()
+        return
+    if job is not None:
+        _tell(job())
+    with _connected():
+        group = dist.new_group(timeout=WITHIN_A_STEP)
+    size = dist.get_world_size()
+    found = Crew(
+        rank=dist.get_rank(), size=size, group=group, room=1 + ceil(batch_cap / size)
+    )
+    with _at_the_end(found.finish):
+        yield found
+    dist.destroy_process_group(group)
+
+
+class Crew:
+    """The processes that share a training; in one process, nobody else.
+
+    Every process calls the same methods in the same order. Each of them raises
+    `ProcessLost` when another process is gone.
+    """
+
+    def __init__(
+        self,
+        *,
+        rank: int = LEADER,
+        size: int = 1,
+        group: dist.ProcessGroup | None = None,
+        room: int = 0,
+    ) -> None:
+        self.rank, self.size = rank, size
+        self._group, self._room = group, room
+
+    def hardware(self, whole: Hardware) -> Hardware:
+        """This process' part of a machine that it shares with others.
+
+        Raises:
+            UserError: when there are more processes than graphics cards.
+        """
+        if self.size == 1:
+            return whole
+        rank, here = (int(os.environ[f"LOCAL_{it}"]) for it in ("RANK", "WORLD_SIZE"))
+        if whole.device.type != "cuda":
+            return replace(whole, threads=max(1, whole.threads // here))
+        if here > (cards := torch.cuda.device_count()):
+            raise UserError(
+                f"{here} processes were started on a machine with {cards} graphics "
+                f"cards: start {cards} with --nproc-per-node, or use --device cpu."
+            )
+        return replace(whole, device=torch.device("cuda", rank))
+
+    def share(self, tensors: Sequence[Tensor]) -> None:
+        """Make everybody's tensors those of the leader, in place."""
+        for tensor in tensors if self.size > 1 else ():
+            with _connected(), torch.no_grad():
+                dist.broadcast(tensor, LEADER, group=self._group)
+
+    def deal(self, drawn: np.ndarray | None = None) -> np.ndarray | None:
+        """This process' part of the units that the leader drew.
+
+        Guarantee: every drawn unit is dealt to exactly one process, so that sampling
+        is the leader's, whatever the number of processes.
+
+        Args:
+            drawn: For the leader: int64 [n], n ≤ batch_cap. None ends the training.
+
+        Returns:
+            int64 [m]; None after the last step.
+        """
+        if self.size == 1:
+            return drawn
+        parts = None
+        if self.rank == LEADER:
+            parts = [self._letter(part) for part in self._parts(drawn)]
+        letter = torch.empty(self._room, dtype=torch.int64)
+        with _connected():
+            dist.scatter(letter, parts, LEADER, group=self._group)
+        count = int(letter[0])
+        return None if count == _FINISHED else letter[1 : count + 1].numpy()
+
+    def _parts(self, drawn: np.ndarray | None) -> Sequence[np.ndarray | None]:
+        if drawn is None:
+            return [None] * self.size
+        return np.array_split(drawn, self.size)
+
+    def _letter(self, part: np.ndarray | None) -> Tensor:
+        """A part of the units behind their number; all letters are equally long."""
+        letter = torch.zeros(self._room, dtype=torch.int64)
+        letter[0] = _FINISHED if part is None else len(part)
+        if part is not None:
+            letter[1 : len(part) + 1] = torch.from_numpy(part)
+        return letter
+
+    def add_up(self, total: Tensor) -> Tensor:
+        """The sum of everybody's `total`, for the leader; in its precision.
+
+        Once per logical step: what a process adds up by itself is its own affair.
+        """
+        if self.size > 1:
+            with _connected():
+                dist.reduce(total, LEADER, group=self._group)
+        return total
+
+    def hand_out(self, noisy: Tensor) -> Tensor:
+        """The leader's noisy mean, for everybody; written over what the others gave."""
+        self.share([noisy])
+        return noisy
+
+    def compare(self, weights: Sequence[Tensor], updates: int) -> None:
+        """Now and then, see that everybody holds the same weights.
+
+        Raises:
+            UserError: for the leader, when they do not.
+        """
+        if self.size == 1 or (updates - 1) % COMPARED_EVERY:
+            return
+        digest = torch.frombuffer(bytearray(fingerprint(weights)), dtype=torch.uint8)
+        found = None
+        if self.rank == LEADER:
+            found = [torch.empty_like(digest) for _ in range(self.size)]
+        with _connected():
+            dist.gather(digest, found, LEADER, group=self._group)
+        if found and any(not torch.equal(other, digest) for other in found):
+            raise UserError(
+                "The processes of the run no longer hold the same weights: use "
+                "machines of one kind with one version of Sfumato, and start the same "
+                "command again; it goes on from the last state."
+            )
+
+    def finish(self) -> None:
+        """For the leader: let the others go, between two steps."""
+        if self.rank == LEADER:
+            self.deal(None)
+
+
+def fingerprint(weights: Sequence[Tensor]) -> bytes:
+    """SHA-256 over the bytes of all weights, in order."""
+    digest = hashlib.sha256()
+    for weight in weights:
+        digest.update(weight.detach().cpu().contiguous().numpy())
+    return digest.digest()
+
+
+@contextmanager
+def _connected() -> Iterator[None]:
+    """Give the loss of a connection, or of patience, in the user's words."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise ProcessLost(
+            "Another process of the run died or does not answer: see its message, and "
+            "start the same command again; what was charged stays charged, and "
+            "training goes on from the last state."
+        ) from error
+
+
+@contextmanager
+def _at_the_end(say: Callable[[], object]) -> Iterator[None]:
+    """Call `say` at the end of a `with` block, and when it was stopped.
+
+    Not after an error: then the others may wait in the middle of a step, and hear that
+    this process is gone when it ends and its connections with it.
+    """
+    try:
+        yield
+    except Stopped:
+        say()
+        raise
+    say()
+
+
+def _tell(job: dict) -> None:
+    """From the leader to all that wait."""
+    message = torch.frombuffer(bytearray(json.dumps(job).encode()), dtype=torch.uint8)
+    with _connected():
+        dist.broadcast(torch.tensor([len(message)]), LEADER)
+        dist.broadcast(message, LEADER)
+
+
+def _hear() -> dict:
+    length = torch.empty(1, dtype=torch.int64)
+    with _connected():
+        dist.broadcast(length, LEADER)
+        message = torch.empty(int(length), dtype=torch.uint8)
+        dist.broadcast(message, LEADER)
+    return json.loads(message.numpy().tobytes())
+
+
+def _keep_inside() -> None:
+    # PRIVACY: sums without noise must not pass where others could read them.
+    if os.environ["LOCAL_WORLD_SIZE"] == os.environ["WORLD_SIZE"]:
+        for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
+            if sys.platform in _LOOPBACK:
+                os.environ.setdefault(name, _LOOPBACK[sys.platform])

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from core.data import ReadOptions, Split, inspect, load
+from core.errors import UserError
+from tests.core.data.fakes import class_folders, idx_pair
+
+
+def test_only_declared_classes_are_read(tmp_path):
+    root = class_folders(tmp_path / "d", {"a": 9, "b": 9, "c": 9})
+    options = ReadOptions(classes=("c", "a"))
+    dataset = load(root, tmp_path / "cache", options=options)
+    assert dataset.class_names == ("a", "c")
+    assert np.bincount(dataset.labels).tolist() == [9, 9]
+    assert dataset.classes_confirmed
+    assert [(p.path, p.kind) for p in dataset.problems] == [("b", "undeclared class")]
+    assert "9 images were left out" in dataset.problems[0].message
+    assert inspect(root, options=options).total == 18
+
+
+def test_what_was_found_is_not_taken_for_confirmed(tmp_path):
+    root = class_folders(tmp_path / "d")
+    assert not load(root, tmp_path / "cache").classes_confirmed
+    declared = ReadOptions(classes=("malignant", "benign"))
+    assert load(root, tmp_path / "cache", options=declared).classes_confirmed
+
+
+def test_the_order_of_the_declaration_makes_no_other_dataset(tmp_path):
+    """Or else the ledger would take the same images for new ones."""
+    root = class_folders(tmp_path / "d", {"a": 9, "b": 9, "c": 9})
+    prints = {
+        load(root, tmp_path / "cache", options=ReadOptions(classes=names)).fingerprint
+        for names in ((), ("a", "b", "c"), ("c", "b", "a"))
+    }
+    assert len(prints) == 1
+
+
+def test_a_declared_class_without_images_is_refused(tmp_path):
+    root = class_folders(tmp_path / "d")
+    with pytest.raises(UserError, match="declared class bengin has no image"):
+        load(root, tmp_path / "c", options=ReadOptions(classes=("bengin", "malignant")))
+
+
+def test_a_class_declared_twice_is_refused():
+    with pytest.raises(UserError, match="declared twice"):
+        ReadOptions(classes=("a", "a"))
+
+
+def test_classes_of_array_files_can_be_declared_too(tmp_path):
+    images, labels = idx_pair(tmp_path / "d", "train", 60)
+    options = ReadOptions(classes=("3", "7"))
+    dataset = load(tmp_path / "d", tmp_path / "cache", options=options, resolution=28)
+    rows = np.isin(labels, (3, 7))
+    assert dataset.class_names == ("3", "7")
+    assert np.array_equal(dataset.images[..., 0], images[rows])
+    assert dataset.labels.tolist() == (labels[rows] == 7).astype(int).tolist()
+
+
+@pytest.fixture
+def half_named(tmp_path):
+    """Twenty images of two classes; patients p0 to p4 for the first ten."""
+    root = class_folders(tmp_path / "d", {"a": 10, "b": 10})
+    files = [f"{name}/{n}.png" for n in range(10) for name in "ab"]
+    rows = [f"{file},p{i // 2}" for i, file in enumerate(files[:10])]
+    rows += [f"{file}," for file in files[10:15]]  # and five are not listed at all
+    (root / "units.csv").write_text("\n".join(["file,unit", *rows]))
+    return root
+
+
+def test_images_without_a_patient_need_a_choice(half_named, tmp_path):
+    with pytest.raises(UserError, match=r"Row 12 of units\.csv has no unit"):
+        load(half_named, tmp_path / "cache")
+
+
+def test_images_without_a_patient_may_be_units_of_their_own(half_named, tmp_path):
+    options = ReadOptions(missing_unit="own_unit")
+    dataset = load(half_named, tmp_path / "cache", options=options)
+    assert len(dataset) == 20
+    assert np.bincount(np.bincount(dataset.units)).tolist() == [0, 10, 5]
+
+
+def test_images_without_a_patient_may_be_left_out(half_named, tmp_path):
+    options = ReadOptions(missing_unit="leave_out")
+    dataset = load(half_named, tmp_path / "cache", options=options)
+    assert len(dataset) == 10
+    assert np.bincount(dataset.units).tolist() == [2] * 5
+    assert [p.kind for p in dataset.problems] == ["no unit"]
+    assert "10 images name no unit" in dataset.problems[0].message
+
+
+def test_the_choice_must_be_a_known_one():
+    with pytest.raises(UserError, match="own_unit or leave_out"):
+        ReadOptions(missing_unit="guess")
+
+
+def test_copies_without_a_patient_are_held_out_together(tmp_path):
+    root = class_folders(tmp_path / "d", {"a": 40, "b": 40})
+    for file in list((root / "a").iterdir()):
+        (root / "a" / f"copy-{file.name}").write_bytes(file.read_bytes())
+    (root / "units.csv").write_text("file,unit\nb/0.png,p1")
+    options = ReadOptions(missing_unit="own_unit")
+    dataset = load(root, tmp_path / "cache", options=options)
+    sides: dict[bytes, set[int]] = {}
+    for pixels, split in zip(dataset.images, dataset.splits, strict=True):
+        sides.setdefault(pixels.tobytes(), set()).add(int(split))
+    assert all(len(side) == 1 for side in sides.values())
+    assert 0 < len(dataset.subset(Split.HELD_OUT)) < 60
+
+
+def test_a_folder_split_through_a_patient_holds_out_nobody_who_is_trained_on(tmp_path):
+    root = tmp_path / "d"
+    class_folders(root / "train", {"a": 6, "b": 6})
+    class_folders(root / "test", {"a": 4, "b": 4})
+    files = sorted(p.relative_to(root).as_posix() for p in root.rglob("*.png"))
+    # Patient p0 is in both; all others are in one.
+    rows = [f"{file},{'p0' if file.endswith('/0.png') else file}" for file in files]
+    (root / "units.csv").write_text("\n".join(["file,unit", *rows]))
+    dataset = load(root, tmp_path / "cache")
+    assert [len(dataset.subset(split)) for split in Split] == [12, 6, 2]
+    assert len(dataset.official_subset("test")) == 8

@@ -1,0 +1,328 @@
+"""Layouts whose images are listed in a table: manifest, imagefolder, dataset.json."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from core.data import ReadOptions, Split, inspect, load
+from core.errors import UserError
+from tests.core.data.fakes import image
+
+
+def images(root, count=12, folder=""):
+    """Different images `<folder>/<n>.png`; gives back their paths."""
+    paths = [f"{folder}/{n}.png" if folder else f"{n}.png" for n in range(count)]
+    for number, path in enumerate(paths):
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        image(number, (32, 32)).save(root / path)
+    return paths
+
+
+def write_csv(file, rows, encoding="utf-8"):
+    with file.open("w", newline="", encoding=encoding) as out:
+        csv.writer(out).writerows(rows)
+
+
+@pytest.fixture
+def hospital(tmp_path):
+    """A table as a hospital exports it, with columns of its own names."""
+    root = tmp_path / "d"
+    paths = images(root, 12, "export/deep")
+    rows = [["Datei", "Befund", "Fall-Nr", "Satz", "Ort"]]
+    for n, path in enumerate(paths):
+        split = "Test" if n >= 8 else "Training"
+        rows.append([path, ("Ödem", "normal")[n % 2], f"F{n // 2}", split, "x"])
+    write_csv(root / "liste.csv", rows, encoding="utf-8-sig")
+    return root
+
+
+MAPPED = ReadOptions(
+    path_column="Datei",
+    label_column="Befund",
+    unit_column="Fall-Nr",
+    split_column="Satz",
+)
+
+
+def test_columns_of_any_name_are_mapped(hospital, tmp_path):
+    dataset = load(hospital / "liste.csv", tmp_path / "cache", options=MAPPED)
+    assert dataset.format_name == "CSV manifest"
+    assert dataset.class_names == ("normal", "Ödem")
+    assert dataset.labels.tolist() == [1, 0] * 6
+    assert dataset.unit_column == "Fall-Nr"
+    assert dataset.units.tolist() == [n // 2 for n in range(12)]
+    assert dataset.subset(Split.TRAIN).tolist() == list(range(8))
+    assert len(dataset.official_subset("test")) == 4
+    first = np.asarray(image(0, (32, 32)))
+    assert np.array_equal(dataset.images[0], first)
+
+
+@pytest.mark.parametrize("missing", ["path", "label", "unit", "split"])
+def test_a_column_that_is_not_there_is_named_with_those_that_are(hospital, missing):
+    declared = {f"{name}_column": getattr(MAPPED, f"{name}_column")
+                for name in ("path", "label", "unit", "split")}  # fmt: skip
+    options = ReadOptions(**(declared | {f"{missing}_column": "nix"}))
+    with pytest.raises(UserError, match=r"no column 'nix'.*Datei, Befund, Fall-Nr"):
+        inspect(hospital / "liste.csv", options=options)
+
+
+def test_undeclared_columns_are_asked_for(hospital):
+    with pytest.raises(UserError, match="has no column 'path': say which column"):
+        inspect(hospital / "liste.csv")
+
+
+def test_one_column_cannot_be_two_things(hospital):
+    options = ReadOptions(path_column="Datei", label_column="Datei")
+    with pytest.raises(UserError, match="declared for two things"):
+        inspect(hospital / "liste.csv", options=options)
+
+
+def test_a_folder_with_manifest_csv_is_known_by_it(tmp_path):
+    root = tmp_path / "d"
+    paths = images(root)
+    rows = [[path, "ab"[n % 2], n // 3] for n, path in enumerate(paths)]
+    write_csv(root / "manifest.csv", [["path", "label", "patient"], *rows])
+    dataset = load(root, tmp_path / "cache")
+    assert dataset.unit_column == "patient"
+    assert len(np.unique(dataset.units)) == 4
+    assert len(dataset) == 12
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "../secret.png",
+        "/etc/passwd",
+        "C:/x.png",
+        "c:x.png",
+        "\\\\server\\share\\x.png",
+        "a\\..\\..\\x.png",
+        "a/../../x.png",
+        "a.png:stream",
+        "CON",
+        "nul.png",
+        "a/Aux.tar.gz",
+        "com1 .png",
+        "LPT9.",
+        "conin$",
+        "x" * 2000,
+        "",
+    ],
+)
+def test_paths_that_lead_out_or_to_devices_are_refused(tmp_path, path):
+    root = tmp_path / "d"
+    paths = images(root)
+    rows = [[path, "ab"[n % 2]] for n, path in enumerate(paths)]
+    write_csv(root / "manifest.csv", [["path", "label"], *rows[:5], [path, "a"]])
+    with pytest.raises(UserError, match=r"Row 7 of manifest\.csv names"):
+        inspect(root)
+
+
+def test_links_in_a_manifest_are_not_followed_out(tmp_path):
+    root = tmp_path / "d"
+    paths = images(root)
+    image(99).save(tmp_path / "secret.png")
+    (root / "out.png").symlink_to(tmp_path / "secret.png")
+    (root / "there").symlink_to(tmp_path)
+    rows = [[path, "ab"[n % 2]] for n, path in enumerate(paths)]
+    rows += [["out.png", "a"], ["there/secret.png", "a"], ["gone.png", "a"]]
+    write_csv(root / "manifest.csv", [["path", "label"], *rows])
+    found = inspect(root)
+    assert found.total == 12
+    assert [(p.path, p.kind) for p in found.problems] == [
+        ("out.png", "link"),
+        ("there/secret.png", "link"),
+        ("gone.png", "missing"),
+    ]
+
+
+def test_lines_without_a_class_and_second_lines_are_left_out(tmp_path):
+    root = tmp_path / "d"
+    paths = images(root)
+    rows = [[path, "ab"[n % 2]] for n, path in enumerate(paths)]
+    rows[3][1] = ""
+    rows.append(["./" + paths[0], "b"])  # the same file, spelt otherwise
+    write_csv(root / "manifest.csv", [["path", "label"], *rows])
+    dataset = load(root, tmp_path / "cache")
+    assert len(dataset) == 11
+    assert dataset.labels[0] == 0
+    kinds = {(p.path, p.kind) for p in dataset.problems}
+    assert kinds == {("3.png", "no class"), ("0.png", "listed twice")}
+
+
+def test_an_unknown_split_is_named(tmp_path):
+    root = tmp_path / "d"
+    rows = [[path, "ab"[n % 2], "fold3"] for n, path in enumerate(images(root))]
+    write_csv(root / "manifest.csv", [["path", "label", "split"], *rows])
+    with pytest.raises(UserError, match="has the split 'fold3'"):
+        inspect(root)
+
+
+def test_missing_patients_need_a_choice(tmp_path):
+    root = tmp_path / "d"
+    rows = [[p, "ab"[n % 2], "" if n < 4 else "p"] for n, p in enumerate(images(root))]
+    write_csv(root / "manifest.csv", [["path", "label", "patient"], *rows])
+    with pytest.raises(UserError, match="4 images name no patient"):
+        inspect(root)
+    own = load(root, tmp_path / "c", options=ReadOptions(missing_unit="own_unit"))
+    assert len(np.unique(own.units)) == 5
+    left = load(root, tmp_path / "c", options=ReadOptions(missing_unit="leave_out"))
+    assert len(left) == 8
+
+
+def test_a_unit_that_no_column_names_is_refused(tmp_path):
+    root = tmp_path / "d"
+    rows = [[path, "ab"[n % 2]] for n, path in enumerate(images(root))]
+    write_csv(root / "manifest.csv", [["path", "label"], *rows])
+    with pytest.raises(UserError, match="grouped by nothing, not by patient"):
+        inspect(root, options=ReadOptions(unit_column="patient"))
+
+
+# Hugging Face imagefolder
+
+
+def imagefolder(root, kind, inner="data"):
+    """As `datasets` writes and reads it: one table in each split's folder."""
+    number = 0
+    for split, count in (("train", 10), ("test", 6)):
+        folder = root / inner / split
+        paths = images(folder, count, "images")
+        entries = []
+        for n, path in enumerate(paths):
+            entry = {"file_name": path, "label": n % 2, "patient_id": f"p{number // 2}"}
+            entries.append(entry)
+            number += 1
+        if kind == "csv":
+            rows = [list(entries[0]), *(list(entry.values()) for entry in entries)]
+            write_csv(folder / "metadata.csv", rows)
+        else:
+            text = "\n".join(json.dumps(entry) for entry in entries)
+            (folder / "metadata.jsonl").write_text(text + "\n")
+    return root
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+@pytest.mark.parametrize("inner", ["", "data"])
+def test_imagefolders_are_read(tmp_path, kind, inner):
+    root = imagefolder(tmp_path / "d", kind, inner)
+    dataset = load(root, tmp_path / "cache")
+    assert dataset.format_name == "Hugging Face imagefolder"
+    assert dataset.class_names == ("0", "1")
+    assert [len(dataset.official_subset(s)) for s in ("train", "test")] == [10, 6]
+    assert dataset.unit_column == "patient_id"
+    assert len(np.unique(dataset.units)) == 8
+    assert len(dataset.subset(Split.TRAIN)) == 10
+
+
+def test_imagefolder_at_the_root_is_split_by_unit(tmp_path):
+    root = tmp_path / "d"
+    rows = [[p, "ab"[n % 2]] for n, p in enumerate(images(root, 80))]
+    write_csv(root / "metadata.csv", [["file_name", "label"], *rows])
+    dataset = load(root, tmp_path / "cache")
+    assert 0 < len(dataset.subset(Split.HELD_OUT)) < 40
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ('{"file_name": "0.png"', "Line 2 of metadata.jsonl is not valid JSON"),
+        ('{"file_name": "0.png", "file_name": "1.png"}', "names a field twice"),
+        ("[1, 2]", "is no JSON object"),
+        ('{"file_name": "0.png", "label": [1, 0]}', "label that is neither text"),
+        ('{"file_name": "0.png", "label": true}', "label that is neither text"),
+        ('{"file_name": "0.png", "label": NaN}', "is not valid JSON"),
+        ('{"file_name": "../0.png", "label": 1}', "not a path below"),
+        ("[" * 100_000, "is not valid JSON"),
+    ],
+)
+def test_bad_lines_of_json_are_named(tmp_path, line, words):
+    root = tmp_path / "d"
+    images(root)
+    first = json.dumps({"file_name": "1.png", "label": 0})
+    (root / "metadata.jsonl").write_text(first + "\n" + line + "\n")
+    with pytest.raises(UserError) as caught:
+        inspect(root)
+    assert words in str(caught.value)
+
+
+def test_imagefolder_without_labels_says_what_is_missing(tmp_path):
+    root = tmp_path / "d"
+    write_csv(root.mkdir() or root / "metadata.csv", [["file_name", "text"]])
+    with pytest.raises(UserError, match=r"no column 'label'.*it has file_name, text"):
+        inspect(root)
+
+
+# EDM
+
+
+def edm(root, labels=True):
+    """As `dataset_tool.py` writes it: 00000/img00000000.png and dataset.json."""
+    entries = []
+    for number in range(12):
+        path = f"00000/img{number:08d}.png"
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        image(number, (32, 32)).save(root / path, compress_level=0, optimize=False)
+        entries.append([path, number % 3])
+    content = {"labels": entries if labels else None}
+    (root / "dataset.json").write_text(json.dumps(content))
+    return entries
+
+
+def test_edm_folders_are_read(tmp_path):
+    edm(tmp_path / "d")
+    dataset = load(tmp_path / "d", tmp_path / "cache")
+    assert dataset.format_name == "EDM dataset.json"
+    assert dataset.class_names == ("0", "1", "2")
+    assert dataset.labels.tolist() == [0, 1, 2] * 4
+    assert np.array_equal(dataset.images[5], np.asarray(image(5, (32, 32))))
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ('{"labels": null}', "has no labels"),
+        ("[]", "has no labels"),
+        ('{"labels": [["a.png", [0.0, 1.0]]]}', "has a list as its label"),
+        ('{"labels": [["a.png", 0.5]]}', "no pair of a path and a whole number"),
+        ('{"labels": [["a.png"]]}', "no pair of a path and a whole number"),
+        ('{"labels": [["../a.png", 1]]}', "not a path below"),
+        ('{"labels": [["a\u202e.png", 1]]}', "invisible characters"),
+        ("{", "is not valid JSON"),
+        ('{"labels": [], "labels": []}', "names a field twice"),
+        ('{"labels": []}', "No readable image was found"),
+    ],
+)
+def test_bad_dataset_json(tmp_path, content, words):
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "dataset.json").write_text(content, encoding="utf-8")
+    with pytest.raises(UserError) as caught:
+        inspect(tmp_path / "d")
+    assert words in str(caught.value)
+
+
+def test_the_same_images_are_the_same_dataset_in_every_listed_layout(tmp_path):
+    """Names, tables and folders are not in the fingerprint."""
+    edm(tmp_path / "edm")
+    for layout in ("manifest", "hf", "folders"):
+        root = tmp_path / layout
+        rows = []
+        for number in range(12):
+            path = f"{number % 3}/{number}.png"
+            (root / path).parent.mkdir(parents=True, exist_ok=True)
+            original = tmp_path / "edm" / f"00000/img{number:08d}.png"
+            (root / path).write_bytes(original.read_bytes())
+            rows.append([path, number % 3])
+        if layout == "manifest":
+            write_csv(root / "manifest.csv", [["path", "label"], *rows])
+        if layout == "hf":
+            write_csv(root / "metadata.csv", [["file_name", "label"], *rows])
+    found = {
+        layout: load(tmp_path / layout, tmp_path / "cache")
+        for layout in ("edm", "manifest", "hf", "folders")
+    }
+    assert len({dataset.format_name for dataset in found.values()}) == 4
+    assert len({dataset.fingerprint for dataset in found.values()}) == 1

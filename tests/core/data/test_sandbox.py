@@ -1,0 +1,240 @@
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from core.data import decoder, frames, reading, sandbox
+from core.data.dataset import Problem
+from core.data.reading import FileImages, Picture
+from core.errors import UserError
+from tests.core.data.fakes import image
+
+ROOT = Path(__file__).parents[3]
+POSIX = pytest.mark.skipif(os.name != "posix", reason="needs resource limits")
+
+
+def crafted(monkeypatch, body: str) -> None:
+    """Decoders in which a file that starts with "evil" runs `body` in place of Pillow.
+
+    As a flaw in a decoder would let it.
+    """
+    script = (
+        "\nimport io, os, signal, socket, time\n"
+        "from core.data import decoder\n"
+        f"decoder.SECONDS = {sandbox.SECONDS}\n"
+        "honest = decoder.decode\n"
+        "def decode(content, wanted):\n"
+        "    if content[:4] != b'evil': return honest(content, wanted)\n"
+        + "".join(f"    {line}\n" for line in body.splitlines())
+        + "decoder.decode = decode\n"
+        "decoder.main()\n"
+    )
+    monkeypatch.setattr(sandbox, "_DECODER", script)
+
+
+def read_folder(root: Path, evil: str = "3.png", count: int = 8) -> list:
+    """What becomes of a folder of images, one of them evil."""
+    for number in range(count):
+        image(number).save(root / f"{number}.png")
+    (root / evil).write_bytes(b"evil")
+    names = tuple(f"{number}.png" for number in range(count))
+    images = FileImages(root=root.resolve(), paths=names)
+    return [outcome for batch in images.read(16, 3) for outcome in batch]
+
+
+@POSIX
+@pytest.mark.parametrize(
+    "body",
+    [
+        "os.kill(os.getpid(), signal.SIGSEGV)",
+        "os._exit(0)",
+        "while True: pass",
+        "x = []\nwhile True: x.append(bytes(2**27))",
+        "os.write(1, b'garbage that is no frame at all ........')\nos._exit(0)",
+        "os.write(1, b'\\xff' * 12)\ntime.sleep(60)",
+        "time.sleep(600)",
+    ],
+)
+def test_a_file_that_ends_its_decoder_costs_one_file(tmp_path, monkeypatch, body):
+    monkeypatch.setattr(sandbox, "SECONDS", 0.1)
+    monkeypatch.setattr(sandbox, "_STALLED", 2.5)
+    crafted(monkeypatch, body)
+    outcomes = read_folder(tmp_path)
+    assert [type(outcome) for outcome in outcomes] == [Picture] * 3 + [Problem] + [
+        Picture
+    ] * 4
+    assert outcomes[3].kind == "too much work"
+    assert outcomes[3].path == "3.png"
+
+
+@POSIX
+@pytest.mark.parametrize(
+    "body",
+    [
+        "open('/etc/passwd').close()",
+        "open('/tmp/sfumato-was-here', 'w').close()",
+        "socket.socket()",
+        "os.pipe()",
+        "os.listdir('/')",
+        "os.write(os.open('/dev/null', os.O_WRONLY), b'x')",
+        "import pydicom",
+    ],
+)
+def test_a_decoder_can_open_nothing(tmp_path, monkeypatch, body):
+    crafted(monkeypatch, body + "\nos._exit(0)")
+    # An OSError and no exit: the rest of the files still goes to the same process.
+    outcomes = read_folder(tmp_path)
+    assert outcomes[3].kind == "cannot be decoded"
+    assert not Path("/tmp/sfumato-was-here").exists()
+
+
+@POSIX
+def test_a_decoder_cannot_write_to_a_file_that_it_was_given(tmp_path):
+    """No file grows, even through a handle that was open before."""
+    code = (
+        f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
+        "from core.data.decoder import lock_down\n"
+        f"file = open({str(tmp_path / 'x')!r}, 'wb', buffering=0)\n"
+        "lock_down()\n"
+        "file.write(b'stolen')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True)
+    assert done.returncode != 0
+    assert (tmp_path / "x").read_bytes() == b""
+
+
+LIES = [
+    {"pictures": []},
+    {"pictures": [[1, 1, "RGB"]] * 2},
+    {"pictures": [[1, 1, "RGB", 4]]},
+    {"pictures": [["a", 1, "RGB"]]},
+    {"pictures": [[1, 1, "R" * 41]]},
+    {"pictures": "abc"},
+    {"pictures": None},
+    {},
+    {"refused": "<b>words of its own</b>", "facts": {}},
+    {"refused": "no window", "facts": "none"},
+    {"refused": "no window", "facts": {"kind": "x", "self": "y"}},
+    {"refused": ["a"], "facts": {"mode": "x"}},
+]
+
+
+@pytest.mark.parametrize("lie", LIES, ids=str)
+@pytest.mark.parametrize("extra", [0, 1])
+def test_a_lying_decoder_is_not_believed(lie, extra):
+    blob = bytes(16 * 16 * 3 + extra)
+
+    class Liars:
+        def ask(self, task, contents, most):
+            return [(lie, blob)] * len(contents)
+
+    def checked(number, content, answer):
+        return reading._pictures("a.png", content, answer, (16, 16, 3), 1)
+
+    (outcome,) = reading._answered(
+        Liars(), ["a.png"], [(0, b"content")], {}, checked, 999
+    )
+    number, found = outcome
+    assert number == 0
+    assert isinstance(found, Problem)
+    assert found.kind == "cannot be decoded"
+    assert "words of its own" not in found.message
+
+
+def test_facts_of_a_decoder_cannot_mark_up_our_sentence():
+    facts = {"mode": "<img src=x>\n\x1b[2J{0.__class__}" + "A" * 500}
+    found = reading.problem("a.png", "no window", facts)
+    assert not set("<>{}\n\x1b") & set(found.message)
+    assert len(found.message) < 300
+
+
+def test_the_decoder_sends_back_what_it_was_given_in_order(tmp_path):
+    outcomes = read_folder(tmp_path, evil="none", count=150)
+    for number, outcome in enumerate(outcomes):
+        size = Image.open(tmp_path / f"{number}.png").size
+        assert (outcome.width, outcome.height) == size
+        wanted = image(number).resize((16, 16), Image.Resampling.BOX)
+        assert outcome.pixels.tobytes() == wanted.tobytes()
+
+
+def test_a_decoder_that_cannot_start_is_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.setattr(sandbox, "_DECODER", "raise SystemExit(1)")
+    with pytest.raises(UserError, match="did not start"):
+        read_folder(tmp_path)
+
+
+def test_no_decoder_outlives_its_reader(tmp_path, monkeypatch):
+    started = []
+    original = sandbox.started
+
+    def noted(*arguments):
+        started.append(original(*arguments))
+        return started[-1]
+
+    monkeypatch.setattr(sandbox, "started", noted)
+    for number in range(300):
+        (tmp_path / f"{number}.png").write_bytes(b"x")
+    names = tuple(f"{number}.png" for number in range(300))
+    batches = FileImages(root=tmp_path.resolve(), paths=names).read(16, 3)
+    next(iter(batches))
+    batches.close()
+    assert started
+    assert all(process.returncode is not None for process in started)
+
+
+def test_decoders_start_without_torch_or_qt():
+    code = (
+        "import sys, core.data.decoder;"
+        "print([n for n in ('torch', 'PySide6', 'h5py', 'pydicom', 'scipy')"
+        " if n in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT
+    )
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\0" * 5,
+        frames._LENGTHS.pack(2**31, 0),
+        frames._LENGTHS.pack(2, 10**15) + b"{}",
+        frames._LENGTHS.pack(2, 5) + b"{}abc",
+        frames._LENGTHS.pack(2, 0) + b"[]",
+        frames._LENGTHS.pack(4, 0) + b"{{{{",
+        frames._LENGTHS.pack(60_000, 0) + b"[" * 60_000,
+    ],
+)
+def test_what_is_no_frame_is_refused(content):
+    with pytest.raises(frames.BrokenFrame):
+        frames.receive(io.BytesIO(content), most=1000)
+
+
+def test_a_frame_comes_back_as_it_was_sent():
+    pipe = io.BytesIO()
+    frames.send(pipe, {"a": [1, "ü"]}, b"bytes", b"more")
+    pipe.seek(0)
+    assert frames.receive(pipe, most=9) == ({"a": [1, "ü"]}, b"bytesmore")
+
+
+def test_the_time_of_a_decoder_is_per_file():
+    """Honest files in any number do not add up to the limit of one."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_CPU)
+    try:
+        decoder.renew_time()
+        soft, hard = resource.getrlimit(resource.RLIMIT_CPU)
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        used = usage.ru_utime + usage.ru_stime
+        assert 0 < soft - used <= decoder.SECONDS + 1
+        assert hard == before[1]
+    finally:
+        resource.setrlimit(resource.RLIMIT_CPU, before)

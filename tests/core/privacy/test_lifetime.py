@@ -1,0 +1,104 @@
+"""What all runs add up to, whatever units and relations they were made for."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from core.errors import UserError
+from core.privacy.accounting import Charge, epsilon
+from core.privacy.budget import Relation
+from core.privacy.ledger import Account, Ledger
+from core.privacy.lifetime import Cap, comparable, lifetime_epsilon
+
+IMAGE, IMAGE_EXCHANGED = "image, add_or_remove_one", "image, replace_one"
+PATIENT, OTHER_PATIENT = (
+    "patient (at most 4), add_or_remove_one",
+    "patient (at most 2), replace_special",
+)
+ONE = Charge(noise_multiplier=4.0, count=3)
+TWO = Charge(noise_multiplier=7.0, count=1)
+DELTA = 1e-5
+
+
+def exactly(charges, relation=Relation.ADD_OR_REMOVE_ONE) -> float:
+    return epsilon(charges, DELTA, relation)
+
+
+def test_runs_are_composed_and_not_added_up():
+    alone = [lifetime_epsilon({IMAGE: (c,)}, IMAGE, DELTA) for c in (ONE, TWO)]
+    together = lifetime_epsilon({IMAGE: (ONE, TWO)}, IMAGE, DELTA)
+    assert together == exactly((ONE, TWO))
+    assert max(alone) < together < sum(alone)
+
+
+def test_nothing_charged_is_nothing_spent():
+    for charged in ({}, {IMAGE: ()}, {PATIENT: ()}):
+        assert lifetime_epsilon(charged, IMAGE, DELTA) == 0.0
+
+
+def test_a_mechanism_holds_under_any_relation_on_its_unit():
+    charged = {IMAGE: (ONE,), IMAGE_EXCHANGED: (TWO,)}
+    assert lifetime_epsilon(charged, IMAGE, DELTA) == exactly((ONE, TWO))
+    exchanged = lifetime_epsilon(charged, IMAGE_EXCHANGED, DELTA)
+    assert exchanged == exactly((ONE, TWO), Relation.REPLACE_ONE)
+    assert exchanged > exactly((ONE, TWO))
+    patients = {PATIENT: (ONE,), OTHER_PATIENT: (TWO,)}
+    assert lifetime_epsilon(patients, PATIENT, DELTA) == exactly((ONE, TWO))
+
+
+@pytest.mark.parametrize(
+    "charged", [{PATIENT: (ONE, TWO)}, {IMAGE: (ONE,), PATIENT: (TWO,)}]
+)
+def test_an_image_more_exchanges_a_patients_record(charged):
+    assert lifetime_epsilon(charged, IMAGE, DELTA) == exactly(
+        (ONE, TWO), Relation.REPLACE_ONE
+    )
+
+
+@pytest.mark.parametrize("unknown", [IMAGE, "slide, add_or_remove_one", "x", ""])
+def test_what_bounds_nothing_is_not_left_out(unknown):
+    """Nobody declares how many images a patient has."""
+    assert lifetime_epsilon({unknown: (ONE,)}, PATIENT, DELTA) == math.inf
+    assert (
+        lifetime_epsilon({PATIENT: (ONE,), unknown: (TWO,)}, PATIENT, DELTA) == math.inf
+    )
+    assert not comparable(unknown, PATIENT)
+    assert lifetime_epsilon({unknown: ()}, PATIENT, DELTA) == 0.0
+
+
+@pytest.mark.parametrize("number", [0, -1, math.inf, math.nan])
+def test_a_cap_is_a_number_above_zero(number):
+    with pytest.raises(UserError, match="cap"):
+        Cap(epsilon=number, delta=DELTA, terms=IMAGE)
+    with pytest.raises(UserError, match="delta"):
+        Cap(epsilon=1.0, delta=number, terms=IMAGE)
+
+
+def test_caps_are_rows_of_the_chain_and_the_newest_counts(tmp_path):
+    ledger = Ledger(tmp_path / "ledger.sqlite3")
+    account = Account(dataset="data", run="a", terms=IMAGE)
+    caps = [Cap(epsilon=e, delta=DELTA, terms=t) for e, t in ((9, IMAGE), (3, PATIENT))]
+    assert ledger.cap("data") is None
+    ledger.commit(account, ONE)
+    for cap in caps:
+        before = ledger.head()
+        after = ledger.set_cap("data", cap)
+        assert ledger.cap("data") == cap
+        assert (ledger.entries()[-1].previous, ledger.head()) == (before, after)
+        ledger.commit(account, TWO)
+    assert ledger.cap("other") is None
+    # They are charged to nobody.
+    assert [e.content for e in ledger.entries("data")] == [
+        ONE,
+        caps[0],
+        TWO,
+        caps[1],
+        TWO,
+    ]
+    assert list(ledger.accounts("data")) == [account]
+    ledger.close()
+    again = Ledger(tmp_path / "ledger.sqlite3")
+    assert again.cap("data") == caps[1]
+    again.close()

@@ -1,0 +1,100 @@
+"""Public training goes on where it was stopped, to the same weights."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from core.diffusion.process import Parameterisation
+from core.diffusion.timesteps import UNIFORM
+from core.errors import Stopped
+from core.events import Watcher
+from core.parallel import Hardware
+from core.training import public
+from core.training.public import PublicTraining, train
+from tests.core.tiny import make_network
+
+CPU = Hardware(device=torch.device("cpu"), precision=torch.float32, threads=1)
+STEPS = 5
+
+
+def batch(count, generator):
+    images = torch.rand(count, 3, 8, 8, generator=generator) * 2 - 1
+    return images, torch.randint(3, (count,), generator=generator)
+
+
+def run(state=None, watcher=None):
+    network = make_network()
+    losses = train(
+        network,
+        batch,
+        PublicTraining(
+            steps=STEPS,
+            batch_size=4,
+            learning_rate=1e-3,
+            warmup_steps=2,
+            ema_decay=0.9,
+            timesteps=UNIFORM,
+            flip=True,
+        ),
+        parameterisation=Parameterisation.VELOCITY,
+        hardware=CPU,
+        activity="Learning",
+        watcher=watcher or Watcher(),
+        state=state,
+    )
+    return losses, torch.cat([p.detach().flatten() for p in network.parameters()])
+
+
+def stop_after(step: int) -> tuple[Watcher, list[int]]:
+    done: list[int] = []
+    watcher = Watcher(
+        report=lambda progress: done.append(progress.done),
+        stop_requested=lambda: len(done) >= step,
+    )
+    return watcher, done
+
+
+@pytest.mark.parametrize("step", [1, 3, STEPS])
+def test_a_pause_loses_nothing(tmp_path, step):
+    state = tmp_path / "warm-up.safetensors"
+    watcher, done = stop_after(step)
+    with pytest.raises(Stopped):
+        run(state, watcher)
+    assert done == list(range(1, step + 1))
+    watcher, again = stop_after(STEPS + 1)
+    losses, weights = run(state, watcher)
+    assert again == list(range(step + 1, STEPS + 1))
+    whole, expected = run()
+    assert losses == pytest.approx(whole, rel=1e-6) and len(losses) == STEPS
+    torch.testing.assert_close(weights, expected, rtol=0, atol=1e-7)
+
+
+def test_a_crash_loses_only_what_was_not_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(public, "STATE_EVERY", 2)
+    state = tmp_path / "state.safetensors"
+    seen = []
+
+    def report(progress):
+        seen.append(progress.done)
+        if progress.done == 4 and len(seen) == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(state, Watcher(report=report))
+    _, weights = run(state, Watcher(report=report))
+    assert seen == [1, 2, 3, 4, 3, 4, 5]
+    torch.testing.assert_close(weights, run()[1], rtol=0, atol=1e-7)
+
+
+def test_a_damaged_state_is_begun_again(tmp_path):
+    state = tmp_path / "state.safetensors"
+    state.write_bytes(b"half a file")
+    assert torch.equal(run(state)[1], run()[1])
+
+
+def test_without_a_state_a_stop_writes_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(Stopped):
+        run(None, stop_after(1)[0])
+    assert not list(tmp_path.iterdir())

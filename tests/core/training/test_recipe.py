@@ -1,0 +1,111 @@
+"""A recipe that cannot run is refused in a sentence; older ones still read."""
+
+from __future__ import annotations
+
+from dataclasses import MISSING, asdict, fields
+
+import pytest
+
+from core.errors import UserError
+from core.training.recipe import Recipe, load_recipe
+from tests.core.tiny import write_recipe
+
+
+def refused(tmp_path, **changes: object) -> str:
+    with pytest.raises(UserError) as caught:
+        load_recipe(str(write_recipe(tmp_path, **changes)))
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"steps": '"3"'}, "steps must be a whole number"),
+        ({"steps": "3.0"}, "steps must be a whole number"),
+        ({"steps": "true"}, "steps must be a whole number"),
+        ({"clip_norm": '"0.1"'}, "clip norm must be a number"),
+        ({"clip_norm": "true"}, "clip norm must be a number"),
+        ({"clip_norm": "nan"}, "clip norm must be a number"),
+        ({"learning_rate": "inf"}, "learning rate must be a number"),
+        ({"flip": "1"}, "flip must be true or false"),
+        ({"flip": '"no"'}, "flip must be true or false"),
+        ({"title": "3"}, "title must be a text"),
+        ({"sampler": '["ddim"]'}, "sampler must be a text"),
+        ({"timestep_weights": "1.0"}, "weights must be a list of numbers"),
+        ({"timestep_weights": '["1"]'}, "weights must be a list of numbers"),
+        ({"timestep_bounds": "[0, 0.5, 1000]"}, "bounds must be a list of whole num"),
+        ({"moment_frequencies": "[2]"}, "frequencies must be a list of 2 whole num"),
+        ({"moment_frequencies": "[2, 1, 1]"}, "must be a list of 2 whole numbers"),
+        ({"trained": '"all"'}, "trained must be a list of texts"),
+        ({"lora_rank": "4.0"}, "lora rank must be a whole number"),
+    ],
+)
+def test_a_value_of_the_wrong_kind_names_its_field(tmp_path, changes, words):
+    assert words in refused(tmp_path, **changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"moment_means_share": 0}, "moment means share must be above 0 and below 1"),
+        ({"moment_means_share": 1}, "moment means share must be above 0 and below 1"),
+        ({"moment_share": -0.1}, "moment share must be at least 0 and below 1"),
+        ({"moment_frequencies": "[0, 0]"}, "moment frequencies"),
+        ({"moment_frequencies": "[2, -1]"}, "moment frequencies"),
+        ({"moment_norm": 0}, "moment norm must be above 0"),
+        ({"moment_images": 0}, "moment images must be above 0"),
+        ({"moment_noise_edge": -1}, "moment noise edge must be 0 or more"),
+        ({"warmup_steps": -1}, "warmup steps must be 0 or more"),
+        ({"ema_decay": 1.1}, "ema decay must be between 0 and 1"),
+        ({"trained": "[]"}, "trains nothing"),
+        ({"trained": '["head"]'}, "no part 'head'"),
+        ({"trained": '["all", "attention"]'}, "take the other parts off"),
+        ({"lora_rank": 4}, "set lora_rank to 0"),
+        ({"trained": '["attention"]', "lora_rank": 4}, "set lora_rank to 0"),
+        ({"trained": "[]", "lora_rank": 65}, "lora rank must be between"),
+        ({"trained": "[]", "lora_rank": -1}, "lora rank must be between"),
+    ],
+)
+def test_a_value_out_of_range_names_its_field(tmp_path, changes, words):
+    assert words in refused(tmp_path, **changes)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"learning_rate": 1},
+        {"moment_share": 0, "moment_means_share": 0, "moment_images": 0},
+        {"trained": "[]", "lora_rank": 4},
+        {"trained": '["label embedding", "norms and biases"]', "lora_rank": 8},
+        {"trained": '["attention", "time embedding"]'},
+    ],
+)
+def test_what_can_run_is_not_refused(tmp_path, changes):
+    recipe = load_recipe(str(write_recipe(tmp_path, **changes)))
+    for name, value in changes.items():
+        if not isinstance(value, str):
+            assert getattr(recipe, name) == value
+
+
+def test_a_file_that_is_no_text_is_refused_in_a_sentence(tmp_path):
+    path = write_recipe(tmp_path)
+    path.write_bytes(path.read_bytes().replace(b"Tiny", b"T\xe9ny"))
+    with pytest.raises(UserError, match="UTF-8"):
+        load_recipe(str(path))
+
+
+def test_a_recipe_without_the_newer_fields_trains_everything(tmp_path):
+    recipe = load_recipe(str(write_recipe(tmp_path)))
+    assert (recipe.trained, recipe.lora_rank) == (("all",), 0)
+
+
+def test_a_field_of_the_first_version_is_never_guessed():
+    """Only fields that came later have a default; a kept plan must name the others."""
+    later = {field.name for field in fields(Recipe) if field.default is not MISSING}
+    assert later == {"trained", "lora_rank"}
+
+
+def test_a_change_replaces_what_the_file_says(tmp_path):
+    path = str(write_recipe(tmp_path))
+    first, changed = load_recipe(path), load_recipe(path, steps=9, batch_size=None)
+    assert asdict(changed) == asdict(first) | {"steps": 9}
