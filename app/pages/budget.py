@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from PySide6.QtWidgets import (
@@ -284,6 +285,7 @@ class BudgetPage(Page):
                 if forecast is not None
                 else self.tr("measured when training starts"),
             ),
+            (self.tr("The bound for others"), _others(preview)),
         )
         self.curve.show_curve(preview.epsilon_curve, self.state.project.epsilon)
         self.changed.emit()
@@ -322,3 +324,11 @@ class BudgetPage(Page):
             "Very permissive: a weak bound. Release only where other safeguards apply "
             "too, such as a contract with the recipient."
         )
+
+
+def _others(preview: BudgetPreview) -> str:
+    """What the unit that was not chosen gets, so that a weak choice is seen."""
+    return "\n".join(
+        f"{whom}: " + (f"ε = {epsilon(value)}" if math.isfinite(value) else "none")
+        for whom, value in preview.others
+    )

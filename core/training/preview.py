@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from core.checkpoints.catalogue import find
 from core.privacy.accounting import Charge, epsilon
-from core.privacy.budget import UnitKind
+from core.privacy.budget import Budget, UnitKind
+from core.privacy.comparison import other_unit_epsilon
 from core.training.forecast import forecast_seconds, sampling_seconds
 from core.training.plan import (
     DEFAULT_DECLARED,
@@ -20,6 +21,8 @@ from core.training.plan import (
 from core.workspace import Project
 
 CURVE_POINTS = 10
+GROUPS = (2, 5, 20)
+"""Images of one patient for whom a bound on images is also worked out."""
 HIGH_EPSILON = 10.0
 PREVIEW_CLASSES = 10
 """The noise does not depend on the number of classes; the forecast of sampling does."""
@@ -35,6 +38,8 @@ class BudgetPreview:
         steps, expected_batch, sampling_probability: Of the mechanism.
         forecast_seconds: Fine-tuning and sampling on this machine as it is now.
         sentence: The promise in plain words.
+        others: What the same noise gives the unit that was not chosen: for whom, and
+            its ε, an upper bound too; infinity when nothing bounds it.
         warnings: What the custodian should think about, one sentence each.
     """
 
@@ -45,6 +50,7 @@ class BudgetPreview:
     sampling_probability: float
     forecast_seconds: float
     sentence: str
+    others: tuple[tuple[str, float], ...]
     warnings: tuple[str, ...]
 
 
@@ -83,7 +89,26 @@ def preview(project: Project) -> BudgetPreview:
         forecast_seconds=forecast_seconds(card, recipe, project.device)
         + sampling_seconds(card, recipe, PREVIEW_CLASSES, project.device),
         sentence=promise(budget, declared),
+        others=_others(budget, (*releases, mechanism.charge(mechanism.steps))),
         warnings=_warnings(project, recipe.steps),
+    )
+
+
+def _others(
+    budget: Budget, charges: tuple[Charge, ...]
+) -> tuple[tuple[str, float], ...]:
+    kind = budget.unit.kind
+    groups = {1: "one image of a patient"}
+    if kind is UnitKind.IMAGE:
+        groups = {size: f"a patient with {size} images" for size in GROUPS}
+    most = charges[-1].population
+    return tuple(
+        (
+            whom,
+            other_unit_epsilon(charges, kind, size, budget.delta, budget.relation),
+        )
+        for size, whom in groups.items()
+        if size < most
     )
 
 

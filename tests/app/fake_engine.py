@@ -61,6 +61,7 @@ class FakePreview:
     sampling_probability: float
     forecast_seconds: float | None
     sentence: str
+    others: tuple[tuple[str, float], ...]
     warnings: tuple[str, ...]
 
 
@@ -265,6 +266,7 @@ class FakeEngine:
             sentence=f"No conclusion about any one {project.unit} becomes more than "
             f"{times:,.3g} times as likely through this release, with a chance "
             f"of error of {project.delta:g}.",
+            others=(("a patient with 5 images", 4.321 * project.epsilon),),
             warnings=(),
         )
 

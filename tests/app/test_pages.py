@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
+from PySide6.QtWidgets import QLabel
 
 from app import flow
 from app.pages import PAGES
@@ -179,6 +180,14 @@ def test_the_preview_shows_what_the_newest_values_buy(at, engine, calm, window):
     assert [project.epsilon for project in engine.previewed] == [10.0, 3.0]
     assert page.curve._curve == page.state.preview.epsilon_curve
     assert "20.1 times" in page._sentence.text()
+
+
+def test_the_preview_shows_what_others_get(at, calm, window):
+    page = at("budget")
+    page.epsilon.spin.setValue(2.0)
+    calm(window)
+    shown = " ".join(child.text() for child in page._facts.findChildren(QLabel))
+    assert "a patient with 5 images: ε = 8.65" in shown
 
 
 def test_what_the_engine_refuses_blocks_and_is_shown(at, engine, calm, window):

@@ -9,6 +9,8 @@ import pytest
 
 from core.errors import UserError
 from core.privacy.accounting import epsilon
+from core.privacy.second_opinion import second_epsilon
+from core.training import plan as planning
 from core.training import preview as preview_room
 from core.training.plan import (
     LARGEST_BATCH,
@@ -149,6 +151,36 @@ def test_the_preview_says_what_the_plan_will(project, monkeypatch):
     curve = [value for _, value in found.epsilon_curve]
     assert found.epsilon_curve[0][0] == 0 and found.epsilon_curve[-1][0] == 3
     assert curve == sorted(curve) and curve[-1] == pytest.approx(0.5, rel=0.02)
+
+
+@pytest.mark.parametrize("accountant", ["epsilon", "second_epsilon"])
+def test_no_plan_is_made_when_one_accountant_finds_more(
+    project, monkeypatch, accountant
+):
+    known = bound(project)
+    monkeypatch.setattr(planning, accountant, lambda *_: 1.001 * known.budget.epsilon)
+    with pytest.raises(RuntimeError, match="accountants"):
+        bound(project)
+
+
+def test_the_plan_states_the_larger_of_two_opinions(project):
+    plan = bound(project)
+    charges, budget = plan.charges(), plan.budget
+    found = second_epsilon(charges, budget.delta, budget.relation)
+    assert found == pytest.approx(plan.epsilon, rel=1e-3) and found <= plan.epsilon
+
+
+@pytest.mark.parametrize("unit", ["image", "patient"])
+def test_the_preview_tells_what_the_other_unit_gets(project, monkeypatch, unit):
+    for name in ("forecast_seconds", "sampling_seconds"):
+        monkeypatch.setattr(preview_room, name, lambda *_: 1.0)
+    wishes = replace(project, unit=unit)
+    others = preview_room.preview(wishes).others
+    assert [whom.count("patient") for whom, _ in others] == [1] * len(others)
+    assert len(others) == (3 if unit == "image" else 1)
+    figures = [value for _, value in others]
+    # Never as good as what the chosen unit gets.
+    assert figures == sorted(figures) and figures[0] > 1.5 * wishes.epsilon
 
 
 def test_a_plan_of_an_older_version_is_still_read(tmp_path):
