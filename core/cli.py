@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -75,6 +76,7 @@ def build_parser() -> argparse.ArgumentParser:
     inspect = add("inspect", _inspect, "Say what an image folder holds (internal).")
     inspect.add_argument("path", type=Path)
     inspect.add_argument("--resolution", type=int, default=32)
+    _add_declarations(inspect)
     inspect.add_argument("--json", action="store_true")
 
     budget = add("budget", _budget, "Say what a budget would mean; reads no data.")
@@ -165,6 +167,25 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+_DECLARATIONS = {
+    "window": "values shown as black and white in 16-bit and DICOM images: -160,240",
+    "classes": "the classes to read, separated by semicolons",
+    "unit_column": "what names the patient: a column, or patient, slide, hospital",
+    "missing_unit": "images without a patient: own_unit or leave_out",
+    "path_column": "column of a CSV manifest that names the file",
+    "label_column": "column of a table that names the class",
+    "split_column": "column of a table that names the split",
+}
+
+
+def _add_declarations(command: argparse.ArgumentParser) -> None:
+    """What cannot be found out about a folder, or must not be."""
+    command.add_argument("--grey", action="store_true", help="read images as grey")
+    for name, words in _DECLARATIONS.items():
+        option = "--" + name.replace("_", "-")
+        command.add_argument(option, default="", help=words)
+
+
 def _add_wishes(command: argparse.ArgumentParser) -> None:
     """One option for every field of a project."""
     from core.workspace import Project
@@ -209,19 +230,19 @@ def _phantom(options: argparse.Namespace, watcher: Watcher) -> None:
 
 
 def _inspect(options: argparse.Namespace, watcher: Watcher) -> None:
-    from core.data import inspect
+    from core.data import inspect, parse_options
 
-    found = inspect(options.path, options.resolution, watcher=watcher)
+    declared = {name: getattr(options, name) for name in ("grey", *_DECLARATIONS)}
+    found = inspect(
+        options.path,
+        options.resolution,
+        options=parse_options(**declared),
+        watcher=watcher,
+    )
     if options.json:
         _print(found.to_json())
         return
-    groups = f", {found.groups:,} patients" if found.groups is not None else ""
-    print(f"{found.format_name}: {found.total:,} images{groups}")
-    for name, counts in found.counts.items():
-        split = ", ".join(f"{number:,} {which}" for which, number in counts.items())
-        print(f"  {name}: {split}")
-    for problem in found.problems:
-        print(f"  left out: {problem.path}: {problem.message}")
+    print(found.text())
     print("These are facts of private data: internal.")
 
 
@@ -240,6 +261,9 @@ def _budget(options: argparse.Namespace, watcher: Watcher) -> None:
         f"{found.sampling_probability:.5g}), about "
         f"{found.forecast_seconds / 60:.0f} minutes on this machine"
     )
+    for whom, epsilon in found.others:
+        bound = math.ceil(epsilon * 100) / 100 if math.isfinite(epsilon) else epsilon
+        print(f"the same noise for {whom}: epsilon at most {bound:g}")
     for warning in found.warnings:
         print(f"note: {warning}")
 

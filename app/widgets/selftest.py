@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from html import escape
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from PySide6.QtCore import QEvent, QObject, Signal
 from PySide6.QtGui import QGuiApplication
 from PySide6.QtWidgets import (
     QDialog,
-    QDialogButtonBox,
+    QHBoxLayout,
+    QPushButton,
     QTextBrowser,
     QVBoxLayout,
     QWidget,
@@ -56,17 +56,20 @@ class SelfTestDialog(QDialog):
         self.results.setTabChangesFocus(True)
         self.results.document().setDocumentMargin(14)
         self.results.hide()
-        buttons = QDialogButtonBox(QDialogButtonBox.StandardButton.Close)
-        action = QDialogButtonBox.ButtonRole.ActionRole
-        self.begin = buttons.addButton(self.tr("Start the &check"), action)
+        self.begin = QPushButton(self.tr("Start the &check"))
         self.begin.setProperty("primary", True)
         self.begin.setDefault(True)
         self.begin.clicked.connect(self._begin)
-        self.copy = buttons.addButton(self.tr("Copy the &results"), action)
+        self.copy = QPushButton(self.tr("Copy the &results"))
         self.copy.clicked.connect(self._copy)
         self.copy.hide()
-        self.close_button = buttons.button(QDialogButtonBox.StandardButton.Close)
-        buttons.rejected.connect(self.reject)
+        self.leave = QPushButton(self.tr("Close"))
+        self.leave.clicked.connect(self.reject)
+        # Not a QDialogButtonBox: its hidden buttons get in the way of the Tab key.
+        buttons = QHBoxLayout()
+        buttons.addStretch()
+        for button in (self.begin, self.copy, self.leave):
+            buttons.addWidget(button)
         column = QVBoxLayout(self)
         column.setContentsMargins(20, 18, 20, 18)
         column.setSpacing(12)
@@ -78,10 +81,7 @@ class SelfTestDialog(QDialog):
         column.addWidget(self.stage)
         column.addWidget(self.results, 1)
         column.addStretch()
-        column.addWidget(buttons)
-        order = (self.stage.stop, self.results, self.begin, self.copy)
-        for first, second in pairwise((*order, self.close_button)):
-            QWidget.setTabOrder(first, second)
+        column.addLayout(buttons)
         parent.installEventFilter(self)
 
     def _explanation(self) -> str:
@@ -103,6 +103,7 @@ class SelfTestDialog(QDialog):
     def done(self, result: int) -> None:
         """Close; a test under way stops."""
         self._stop()
+        self.parent().removeEventFilter(self)
         super().done(result)
 
     def _begin(self) -> None:
@@ -128,9 +129,10 @@ class SelfTestDialog(QDialog):
 
     def _free(self) -> None:
         self._job = None
-        self.stage.end()
         self.begin.setText(self.tr("&Check again"))
         self.begin.setEnabled(True)
+        self.begin.setFocus()
+        self.stage.end()
 
     def _stopped(self) -> None:
         self.message.note(

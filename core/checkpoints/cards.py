@@ -33,6 +33,7 @@ class CheckpointCard:
         command: The command that made it.
         sha256: Of the weights file.
         folder: Where it lies (not part of the file).
+        image_channels: 1 for a network that draws grey images only, or 3.
         source: Where an imported file was published.
         source_sha256: Of the file that was imported.
         conversion: What was read from it, and what was left out.
@@ -55,6 +56,7 @@ class CheckpointCard:
     command: str
     sha256: str
     folder: Path
+    image_channels: int = 3
     source: str = ""
     source_sha256: str = ""
     conversion: str = ""

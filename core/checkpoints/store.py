@@ -42,6 +42,7 @@ def save_checkpoint(
         folder=folder,
         parameters=sum(tensor.numel() for tensor in weights.values()),
         resolution=network.config.resolution,
+        image_channels=network.config.image_channels,
         sha256=sha256(folder / WEIGHTS),
         **card,
     )
@@ -63,7 +64,8 @@ def load_checkpoint(folder: Path) -> Checkpoint:
             f"The checkpoint {folder} was made for another architecture (its {CONFIG} "
             "names no Sfumato network): choose one from the list."
         )
-    network = build_network(NetworkConfig.from_json(fields))
+    with torch.device("meta"):  # Sizes only: the weights are in the file.
+        network = build_network(NetworkConfig.from_json(fields))
     if not (folder / WEIGHTS).is_file():
         raise UserError(f"The checkpoint {folder} has no {WEIGHTS}: copy it again.")
     if sha256(folder / WEIGHTS) != card.sha256:
@@ -76,7 +78,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
 
 
 def load_weights(network: DenoisingNetwork, path: Path) -> None:
-    """Fill `network` from a safetensors file with exactly its names and shapes.
+    """Give `network` the weights in a safetensors file of its very names and shapes.
 
     Raises:
         UserError: when names or shapes differ, a value is not finite, or the file is
@@ -91,7 +93,11 @@ def load_weights(network: DenoisingNetwork, path: Path) -> None:
                     f"The weights in {path.parent} belong to another architecture than "
                     f"its {CONFIG} describes: choose another checkpoint."
                 )
-            weights = {name: file.get_tensor(name).float() for name in shapes}
+            # Copied: what safetensors gives is the file itself, mapped to memory.
+            weights = {
+                name: file.get_tensor(name).to(torch.float32, copy=True)
+                for name in shapes
+            }
     except (SafetensorError, json.JSONDecodeError, OSError) as error:
         raise UserError(
             f"The weights file {path} cannot be read ({error}): copy it again."
@@ -101,4 +107,4 @@ def load_weights(network: DenoisingNetwork, path: Path) -> None:
             f"The weights in {path.parent} hold values that are not numbers: choose "
             "another checkpoint."
         )
-    network.load_state_dict(weights)
+    network.load_state_dict(weights, assign=True)

@@ -12,7 +12,7 @@ from typing import Final, Protocol
 import numpy as np
 
 from core.data.dataset import Problem
-from core.data.reading import Picture, stamp
+from core.data.reading import Picture, batch_size, stamp
 from core.data.resampling import grid_to_square
 from core.errors import UserError
 
@@ -65,15 +65,34 @@ class ArrayImages:
         """1 or 3, as the arrays are shaped."""
         return 3 if self.colour else 1
 
-    def read(self, resolution: int, channels: int) -> Iterator[list[Picture | Problem]]:
-        """All images in order; an array is streamed, never held as a whole.
+    def read(
+        self, resolution: int, channels: int, first: int = 0
+    ) -> Iterator[list[Picture | Problem]]:
+        """All images from one on; an array is streamed, never held as a whole.
 
         Raises:
             UserError: If a file is shorter or longer than its header says.
         """
+        at_once = batch_size(resolution, channels, most=1024)
+        done = 0
         for array in self.arrays:
-            for images in array.blocks():
-                yield [_picture(image, resolution, channels) for image in images]
+            if done + array.count <= first:
+                done += array.count
+                continue
+            for block in array.blocks():
+                images = block[max(0, first - done) :]
+                done += len(block)
+                for start in range(0, len(images), at_once):
+                    some = images[start : start + at_once]
+                    yield [_picture(image, resolution, channels) for image in some]
+
+    def name(self, number: int) -> str:
+        """The file of an image and its place there, counted from 0."""
+        for array in self.arrays:
+            if number < array.count:
+                return f"{array.path.name}[{number}]"
+            number -= array.count
+        raise IndexError(number)
 
     def signature(self) -> str:
         """Hex digest of every (path, size, time of change)."""

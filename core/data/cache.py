@@ -1,8 +1,9 @@
 """Keeps the images at the working resolution in a memory-mapped file beside the run.
 
 A cache is a folder that appears whole, by one rename, or not at all; it is read again
-only when the files that it was made from have not changed. It holds private images:
-only its owner may read it, and one that is out of date is deleted.
+only when the files that it was made from have not changed. Until then it is a draft,
+from which a later reading goes on. It holds private images: only its owner may read it,
+and one that is out of date is deleted.
 """
 
 from __future__ import annotations
@@ -12,27 +13,26 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO, Final
+from typing import Any, Final
 
 import numpy as np
 
 from core.data.dataset import ImageDataset, Problem
+from core.data.draft import IMAGES, Draft, created, sync
 from core.data.formats import Index
 from core.data.reading import Picture
-from core.data.records import Records, read_records
+from core.data.records import Intake, Records, read_records
+from core.errors import UserError
 from core.events import Watcher
 from core.files import explained, private_folder, sha256, sync_folder
 
-_VERSION: Final = 3
+_VERSION: Final = 4
 _READY: Final = "prepared-"
 _UNFINISHED: Final = ".preparing-"
-_IMAGES: Final = "images.npy"
 _COLUMNS: Final = "records.npz"
 _MANIFEST: Final = "manifest.json"
-_HEADER_LENGTH: Final = 128
 
 
 def open_or_prepare(
@@ -49,21 +49,84 @@ def open_or_prepare(
 
     Raises:
         UserError: If the cache cannot be written or the dataset cannot be used.
-        Stopped: If the watcher asked to stop; nothing half done stays behind.
+        Stopped: If the watcher asked to stop; what was read is gone on from next time.
     """
     private_folder(cache)
     key = _key(index, resolution, channels)
     target = cache / f"{_READY}{key[:32]}"
     try:
-        if (found := reopened(target, key)) is None:
+        if (found := _reopened(target, key)) is None:
+            _delete_others(cache, _UNFINISHED, but=_draft_folder(cache, key))
             _prepare(index, cache, target, key, resolution, channels, watcher)
-            _delete_others(cache, target)
-            found = reopened(target, key)
+            _delete_others(cache, _READY, but=target)
+            found = _reopened(target, key)
         if found is None:
             raise OSError(errno.EIO, "it does not give back what was written", target)
         return found
     except OSError as error:
         raise explained(error, cache) from error
+
+
+def read_into_memory(
+    index: Index, resolution: int, channels: int, watcher: Watcher
+) -> ImageDataset:
+    """The dataset read from its files, with nothing written to any disk.
+
+    Raises:
+        UserError: If the dataset cannot be used.
+        Stopped: If the watcher asked to stop.
+    """
+    memory = _Memory()
+    records = read_records(index, resolution, channels, memory, watcher)
+    shape = (len(records.labels), resolution, resolution, channels)
+    images = np.frombuffer(memory.pixels, np.uint8).reshape(shape)
+    images.flags.writeable = False
+    return _dataset(images, _columns(records), _facts(records, index))
+
+
+def delete_cache(cache: Path) -> None:
+    """Remove all private images that lie in a cache, finished or not.
+
+    The files are unlinked and not overwritten, which on a solid-state disk erases
+    nothing: only a disk that is encrypted keeps them from whoever takes it apart.
+
+    Raises:
+        UserError: If something cannot be removed.
+    """
+    try:
+        for folder in list(cache.iterdir()) if cache.is_dir() else []:
+            if folder.name.startswith((_READY, _UNFINISHED)):
+                shutil.rmtree(folder)
+    except OSError as error:
+        raise explained(error, cache) from error
+
+
+def cache_is_whole(cache: Path) -> bool:
+    """Whether every byte of the cache is what was written, by its SHA-256.
+
+    Opening a cache compares sizes and times only; this reads all of it.
+    """
+    folders = list(cache.glob(f"{_READY}*"))
+    try:
+        return bool(folders) and all(
+            sha256(folder / name) == facts["sha256"]
+            for folder in folders
+            for name, facts in _read_manifest(folder)["files"].items()
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+class _Memory(Intake):
+    """An intake that keeps the pixels in memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pixels = bytearray()
+
+    def keep(self, pictures: list[Picture]) -> None:
+        for picture in pictures:
+            self.pixels += picture.pixels.tobytes()
 
 
 def _key(index: Index, resolution: int, channels: int) -> str:
@@ -94,45 +157,53 @@ def _prepare(
     channels: int,
     watcher: Watcher,
 ) -> None:
-    draft = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=cache))
+    folder = _draft_folder(cache, key)
+    draft = Draft(folder, resolution * resolution * channels)
     try:
-        with _created(draft / _IMAGES) as file:
-            file.write(b"\0" * _HEADER_LENGTH)
-            written = 0
-
-            def keep(pictures: list[Picture]) -> None:
-                nonlocal written
-                for picture in pictures:
-                    file.write(picture.pixels.tobytes())
-                written += len(pictures)
-
-            records = read_records(index, resolution, channels, keep, watcher)
-            # The number of readable images is known only now.
-            file.seek(0)
-            file.write(_npy_header((written, resolution, resolution, channels)))
-            _sync(file)
-        _write_records(draft, records, index, key)
-        sync_folder(draft)
-        shutil.rmtree(target, ignore_errors=True)  # It did not open: it is damaged.
-        os.replace(draft, target)
-        sync_folder(cache)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+        records = read_records(index, resolution, channels, draft, watcher)
+        draft.finish((resolution, resolution, channels))
+    except UserError:
+        # PRIVACY: private images stay only where going on from them is of use.
+        draft.close()
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    except BaseException:
+        _keep_or_delete(draft, folder)
+        raise
+    _write_records(folder, records, index, key)
+    sync_folder(folder)
+    shutil.rmtree(target, ignore_errors=True)  # It did not open: it is damaged.
+    os.replace(folder, target)
+    sync_folder(cache)
 
 
-def _write_records(draft: Path, records: Records, index: Index, key: str) -> None:
-    with _created(draft / _COLUMNS) as file:
-        np.savez(
-            file,
-            labels=records.labels,
-            units=records.units,
-            splits=records.splits,
-            official_splits=records.official_splits,
-            sketch=records.sketch,
-        )
-        _sync(file)
-    manifest = {
-        "key": key,
+def _keep_or_delete(draft: Draft, folder: Path) -> None:
+    """After a stop or an error: note how far it got, if that is worth anything."""
+    try:
+        draft.note()
+    except OSError:
+        draft.done = 0
+    draft.close()
+    if draft.done == 0:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _draft_folder(cache: Path, key: str) -> Path:
+    return cache / f"{_UNFINISHED}{key[:32]}"
+
+
+def _columns(records: Records) -> dict[str, np.ndarray]:
+    return {
+        "labels": records.labels,
+        "units": records.units,
+        "splits": records.splits,
+        "official_splits": records.official_splits,
+        "sketch": records.sketch,
+    }
+
+
+def _facts(records: Records, index: Index) -> dict[str, Any]:
+    return {
         "format_name": index.format_name,
         "class_names": index.class_names,
         "has_groups": index.groups is not None,
@@ -140,62 +211,77 @@ def _write_records(draft: Path, records: Records, index: Index, key: str) -> Non
         "fingerprint": records.fingerprint,
         "unit_column": index.unit_column,
         "problems": [asdict(problem) for problem in records.problems],
-        "sha256": {name: sha256(draft / name) for name in (_IMAGES, _COLUMNS)},
     }
-    with _created(draft / _MANIFEST) as file:
+
+
+def _write_records(folder: Path, records: Records, index: Index, key: str) -> None:
+    with created(folder / _COLUMNS) as file:
+        np.savez(file, **_columns(records))
+        sync(file)
+    files = {
+        name: {
+            "size": (folder / name).stat().st_size,
+            "changed": (folder / name).stat().st_mtime_ns,
+            "sha256": sha256(folder / name),
+        }
+        for name in (IMAGES, _COLUMNS)
+    }
+    manifest = {"key": key, "facts": _facts(records, index), "files": files}
+    with created(folder / _MANIFEST) as file:
         file.write(json.dumps(manifest, indent=1).encode())
-        _sync(file)
+        sync(file)
 
 
-def reopened(folder: Path, key: str | None = None) -> ImageDataset | None:
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / _MANIFEST).read_bytes())
+
+
+def _reopened(folder: Path, key: str) -> ImageDataset | None:
     """The cached dataset, or None when it is not there, not whole or not this one."""
     try:
-        manifest = json.loads((folder / _MANIFEST).read_bytes())
-        if key not in (None, manifest["key"]):
+        manifest = _read_manifest(folder)
+        if manifest["key"] != key:
             return None
-        for name, digest in manifest["sha256"].items():
-            if sha256(folder / name) != digest:
-                return None
+        if not all(_as_written(folder / n, f) for n, f in manifest["files"].items()):
+            return None
         with np.load(folder / _COLUMNS, allow_pickle=False) as columns:
             arrays = {name: columns[name] for name in columns.files}
-        return ImageDataset(
-            images=np.load(folder / _IMAGES, mmap_mode="r", allow_pickle=False),
-            class_names=tuple(manifest["class_names"]),
-            has_groups=manifest["has_groups"],
-            official_split_names=tuple(manifest["official_split_names"]),
-            format_name=manifest["format_name"],
-            fingerprint=manifest["fingerprint"],
-            problems=tuple(Problem(**problem) for problem in manifest["problems"]),
-            unit_column=manifest["unit_column"],
-            **arrays,
-        )
+        images = np.load(folder / IMAGES, mmap_mode="r", allow_pickle=False)
+        return _dataset(images, arrays, manifest["facts"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def _delete_others(cache: Path, target: Path) -> None:
-    """Remove caches that are out of date and drafts that a kill left behind.
+def _as_written(path: Path, facts: dict[str, Any]) -> bool:
+    """By size and time; by content where only the time is another, as in a copy."""
+    status = path.stat()
+    if status.st_size != facts["size"]:
+        return False
+    return status.st_mtime_ns == facts["changed"] or sha256(path) == facts["sha256"]
 
-    Only once the new one is whole, so that a failure leaves what there was.
+
+def _dataset(
+    images: np.ndarray, columns: dict[str, np.ndarray], facts: dict[str, Any]
+) -> ImageDataset:
+    return ImageDataset(
+        images=images,
+        class_names=tuple(facts["class_names"]),
+        has_groups=facts["has_groups"],
+        official_split_names=tuple(facts["official_split_names"]),
+        format_name=facts["format_name"],
+        fingerprint=facts["fingerprint"],
+        unit_column=facts["unit_column"],
+        problems=tuple(Problem(**problem) for problem in facts["problems"]),
+        **columns,
+    )
+
+
+def _delete_others(cache: Path, start: str, but: Path) -> None:
+    """Remove what is out of date.
+
+    Finished caches only once a new one is whole, so that a failure leaves what there
+    was.
     """
     for folder in cache.iterdir():
-        if folder != target and folder.name.startswith((_READY, _UNFINISHED)):
+        if folder != but and folder.name.startswith(start):
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def _created(path: Path) -> IO[bytes]:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-    return open(os.open(path, flags, 0o600), "wb")
-
-
-def _sync(file: IO[bytes]) -> None:
-    file.flush()
-    os.fsync(file.fileno())
-
-
-def _npy_header(shape: tuple[int, ...]) -> bytes:
-    """A version 1.0 .npy header of `_HEADER_LENGTH` bytes for uint8, C order."""
-    fields = {"descr": "|u1", "fortran_order": False, "shape": shape}
-    text = repr(fields).encode("latin1")
-    start = b"\x93NUMPY\x01\x00" + (_HEADER_LENGTH - 10).to_bytes(2, "little")
-    return start + text.ljust(_HEADER_LENGTH - 11) + b"\n"

@@ -74,9 +74,9 @@ def decode(content: bytes, wanted: Wanted) -> list[Decoded]:
         return decode_dicom(content, wanted)
     with _opened(content, wanted) as image:
         mode = image.mode
-        upright = ImageOps.exif_transpose(image)
-        pixels = to_square(upright, wanted.resolution, wanted.channels, wanted.window)
-    width, height = upright.size
+        ImageOps.exif_transpose(image, in_place=True)
+        width, height = image.size
+        pixels = to_square(image, wanted.resolution, wanted.channels, wanted.window)
     return [Decoded(pixels=pixels, width=width, height=height, mode=mode)]
 
 

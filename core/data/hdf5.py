@@ -30,6 +30,7 @@ _READER: Final = "from core.data.hdf5 import main; main()"
 _TYPES: Final = frozenset({"|u1", "|i1", "<u2", "<i2", "<i4", "<u4", "<i8", "<u8"})
 _MOST_DIMENSIONS: Final = 5
 _PATIENCE: Final = 60.0
+_SMALL_BYTES: Final = 256 * 1024 * 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +59,10 @@ class Hdf5Array:
         frames = _frames(path, name, 0)
         header, _ = next(frames)
         frames.close()
+        return cls._checked(path, name, header)
+
+    @classmethod
+    def _checked(cls, path: Path, name: str, header: dict[str, Any]) -> Hdf5Array:
         match header:
             case {"shape": list(shape), "dtype": str(dtype)} if (
                 0 < len(shape) <= _MOST_DIMENSIONS
@@ -68,6 +73,25 @@ class Hdf5Array:
                     path=path, name=name, shape=tuple(shape), dtype=np.dtype(dtype)
                 )
         raise _damaged(path, name)
+
+    @classmethod
+    def load(cls, path: Path, name: str) -> np.ndarray:
+        """The whole of a small array, such as labels.
+
+        Raises:
+            UserError: As `open`, or if it is not small.
+        """
+        frames = _frames(path, name, BLOCK_BYTES)
+        header, _ = next(frames)
+        array = cls._checked(path, name, header)
+        if math.prod(array.shape) * array.dtype.itemsize > _SMALL_BYTES:
+            frames.close()
+            raise _damaged(path, name)
+        data = b"".join(block for _, block in frames)
+        try:
+            return np.frombuffer(data, array.dtype).reshape(array.shape)
+        except ValueError:
+            raise _damaged(path, name) from None
 
     @property
     def count(self) -> int:

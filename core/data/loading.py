@@ -9,16 +9,17 @@ from pathlib import Path
 
 import numpy as np
 
-from core.data.cache import open_or_prepare
-from core.data.dataset import ImageDataset, Split
+from core.data.cache import open_or_prepare, read_into_memory
+from core.data.dataset import ImageDataset, Split, shown
 from core.data.declared import apply_declarations
+from core.data.duplicates import near_duplicates, thumbnails
 from core.data.formats import FORMATS, Index
-from core.data.inspection import Inspection
+from core.data.inspection import Inspection, group_sizes
 from core.data.kinship import warnings_of
 from core.data.options import ReadOptions
 from core.data.paths import is_clutter
 from core.data.reading import Picture
-from core.data.records import Records, read_records
+from core.data.records import Intake, Records, read_records
 from core.errors import UserError
 from core.events import Watcher
 from core.files import explained
@@ -46,14 +47,10 @@ def inspect(
     options = options or ReadOptions()
     index = _index(Path(path), resolution, options)
     channels = 1 if options.grey else index.images.channels()
-    sizes: Counter[str] = Counter()
-    modes: Counter[str] = Counter()
-
-    def keep(pictures: list[Picture]) -> None:
-        sizes.update(f"{p.width}×{p.height}" for p in pictures)
-        modes.update(p.mode for p in pictures)
-
-    records = read_records(index, resolution, channels, keep, watcher or Watcher())
+    survey = _Survey()
+    records = read_records(index, resolution, channels, survey, watcher or Watcher())
+    named = index.groups is not None
+    alike = near_duplicates(np.concatenate(survey.thumbnails), records.units)
     return Inspection(
         format_name=index.format_name,
         total=len(records.labels),
@@ -62,18 +59,49 @@ def inspect(
             name: int((records.official_splits == number).sum())
             for number, name in enumerate(index.official_split_names)
         },
-        groups=len(np.unique(records.units)) if index.groups is not None else None,
-        sizes=dict(sizes.most_common()),
-        modes=dict(modes.most_common()),
+        unit_column=index.unit_column,
+        groups=len(np.unique(records.units)) if named else None,
+        group_sizes=group_sizes(records.units) if named else {},
+        largest_group=int(np.bincount(records.units).max()) if named else None,
+        look_alikes=alike.images,
+        look_alike_examples=tuple(
+            (_name(index, survey.rows[one]), _name(index, survey.rows[two]))
+            for one, two in alike.examples
+        ),
+        sizes=dict(survey.sizes.most_common()),
+        modes=dict(survey.modes.most_common()),
         colour=channels == 3,
         resolution=resolution,
+        classes_confirmed=bool(options.classes),
+        problem_counts=dict(Counter(p.kind for p in records.problems).most_common()),
         problems=records.problems,
     )
 
 
+def _name(index: Index, row: int) -> str:
+    """What the custodian finds an image by."""
+    return shown(index.images.name(row))
+
+
+class _Survey(Intake):
+    """Counts what the files are like."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes: Counter[str] = Counter()
+        self.modes: Counter[str] = Counter()
+        self.thumbnails: list[np.ndarray] = []
+
+    def keep(self, pictures: list[Picture]) -> None:
+        self.sizes.update(f"{p.width}×{p.height}" for p in pictures)
+        self.modes.update(p.mode for p in pictures)
+        if pictures:
+            self.thumbnails.append(thumbnails(np.stack([p.pixels for p in pictures])))
+
+
 def load(
     path: Path | str,
-    cache: Path | str,
+    cache: Path | str | None,
     *,
     resolution: int = 32,
     grey: bool = False,
@@ -86,7 +114,7 @@ def load(
     Args:
         path: The dataset's folder. Nothing in it is changed.
         cache: A folder for this dataset only, kept private to its owner. It must not
-            lie inside `path`.
+            lie inside `path`. None keeps the images in memory and writes nothing.
         resolution: Side of the working images in pixels.
         grey: The same as `options.grey`.
         options: What the custodian declares about the folder.
@@ -99,22 +127,28 @@ def load(
             cannot be written.
         Stopped: If the watcher asked to stop.
     """
-    source, cache = Path(path), Path(cache)
-    options = options or ReadOptions()
-    index = _index(source, resolution, options)
-    if cache.resolve().is_relative_to(source.resolve()):
-        raise UserError(
-            f"The cache {cache} lies inside the dataset's folder: choose a project "
-            "folder outside it."
-        )
+    options, watcher = options or ReadOptions(), watcher or Watcher()
+    index = _index(Path(path), resolution, options)
     channels = 1 if grey or options.grey else index.images.channels()
-    dataset = open_or_prepare(index, cache, resolution, channels, watcher or Watcher())
+    if cache is None:
+        dataset = read_into_memory(index, resolution, channels, watcher)
+    else:
+        _refuse_inside(Path(cache), Path(path))
+        dataset = open_or_prepare(index, Path(cache), resolution, channels, watcher)
     related = warnings_of(dataset, known) if known is not None else ()
     return replace(
         dataset,
         classes_confirmed=bool(options.classes),
         problems=(*related, *dataset.problems),
     )
+
+
+def _refuse_inside(cache: Path, source: Path) -> None:
+    if cache.resolve().is_relative_to(source.resolve()):
+        raise UserError(
+            f"The cache {cache} lies inside the dataset's folder: choose a project "
+            "folder outside it."
+        )
 
 
 def _index(path: Path, resolution: int, options: ReadOptions) -> Index:
@@ -152,6 +186,12 @@ def _nothing_recognised(path: Path) -> UserError:
         return UserError(
             f"The folder {path} is empty: choose the folder that holds one folder of "
             "images per class."
+        )
+    packed = sorted(path.glob("*.zip"))
+    if packed:
+        return UserError(
+            f"The folder {path} holds a zip archive ({shown(packed[0].name)}): unpack "
+            "it and choose the folder inside."
         )
     return UserError(
         f"The folder {path} holds files but no class folder: move the images into one "

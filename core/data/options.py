@@ -76,3 +76,36 @@ def choose_unit(options: ReadOptions, known: tuple[str, ...]) -> str:
             f"{' or '.join(known)}."
         )
     return options.unit_column
+
+
+def parse_options(
+    *, grey: bool = False, window: str = "", classes: str = "", **columns: str
+) -> ReadOptions:
+    """The same declarations, as they stand in a project file or on a command line.
+
+    Args:
+        grey: As in `ReadOptions`.
+        window: Two numbers separated by a comma ("-160,240"), or "".
+        classes: Names separated by semicolons, or "".
+        columns: The other fields of `ReadOptions`.
+
+    Raises:
+        UserError: If one of them makes no sense.
+    """
+    names = tuple(name.strip() for name in classes.split(";") if name.strip())
+    return ReadOptions(
+        grey=grey, window=_parse_window(window), classes=names, **columns
+    )
+
+
+def _parse_window(text: str) -> tuple[float, float] | None:
+    if not text.strip():
+        return None
+    try:
+        low, high = (float(number) for number in text.split(","))
+    except ValueError:
+        raise UserError(
+            f"The window {text!r} is not two numbers separated by a comma: give the "
+            "value shown as black and the one shown as white, such as -160,240."
+        ) from None
+    return low, high

@@ -28,6 +28,7 @@ SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"})
 
 _BATCH: Final = 64
 _BATCH_BYTES: Final = 8 * 1024 * 1024
+_WORKING_BYTES: Final = 8 * 1024 * 1024
 _LONGEST_MODE: Final = 40
 
 T = TypeVar("T")
@@ -80,8 +81,14 @@ class FileImages:
         """
         return 3
 
-    def read(self, resolution: int, channels: int) -> Iterator[list[Picture | Problem]]:
-        """All images in order, in batches; memory holds a few batches."""
+    def read(
+        self, resolution: int, channels: int, first: int = 0
+    ) -> Iterator[list[Picture | Problem]]:
+        """All images from one on, in batches; memory holds a few batches.
+
+        `first` is the first image of a file.
+        """
+        start = first if self.frames is None else self._file_of(first)
         task = {
             "task": "decode",
             "resolution": resolution,
@@ -90,22 +97,38 @@ class FileImages:
         }
         shape = (resolution, resolution, channels)
 
-        def checked(index: int, content: bytes, answer: Answer) -> list:
-            frames = 1 if self.frames is None else self.frames[index]
-            return _pictures(self.paths[index], content, answer, shape, frames)
+        def checked(index: int, content: bytes, answer: Answer) -> list[Picture]:
+            return _pictures(content, answer, shape, self._frames_of(start + index))
 
         most = resolution * resolution * channels * max(self.frames or (1,))
         for batch in ask_about_files(
-            self.root, self.paths, task, checked, most=most, dicom=self.dicom
+            self.root,
+            self.paths[start:],
+            task,
+            checked,
+            most=most,
+            dicom=self.dicom,
+            at_once=batch_size(resolution, channels),
         ):
             outcomes: list[Picture | Problem] = []
             for index, outcome in batch:
                 if isinstance(outcome, Problem):
-                    frames = 1 if self.frames is None else self.frames[index]
-                    outcomes += [outcome] * frames
+                    outcomes += [outcome] * self._frames_of(start + index)
                 else:
                     outcomes += outcome
             yield outcomes
+
+    def name(self, number: int) -> str:
+        """The file of an image, relative to the root."""
+        return self.paths[number if self.frames is None else self._file_of(number)]
+
+    def _frames_of(self, number: int) -> int:
+        return 1 if self.frames is None else self.frames[number]
+
+    def _file_of(self, first: int) -> int:
+        """The number of the file that holds an image."""
+        ends = np.cumsum(self.frames or ())
+        return int(np.searchsorted(ends, first, side="right"))
 
     def signature(self) -> str:
         """Hex digest of every (path, size, time of change): tells whether to reread."""
@@ -113,6 +136,11 @@ class FileImages:
         for path in self.paths:
             digest.update(stamp(self.root, path))
         return digest.hexdigest()
+
+
+def batch_size(resolution: int, channels: int, most: int = _BATCH) -> int:
+    """How many working images are held at a time: some megabytes of them."""
+    return max(1, min(most, _WORKING_BYTES // (resolution * resolution * channels)))
 
 
 def stamp(root: Path, path: str) -> bytes:
@@ -133,6 +161,7 @@ def ask_about_files(
     *,
     most: int,
     dicom: bool,
+    at_once: int = _BATCH,
 ) -> Iterator[list[tuple[int, T | Problem]]]:
     """Have decoders do a task with every file, several at a time.
 
@@ -144,23 +173,25 @@ def ask_about_files(
             in the answer; it may raise `Refused`.
         most: Bytes that an answer may have.
         dicom: Whether DICOM files may be among them.
+        at_once: How many files make a batch.
 
     Yields:
         (index, result or problem) for all paths in order, some at a time.
     """
-    count = min(decoder_count(), -(-len(paths) // _BATCH))
+    opener = Opener(root)
+    count = min(decoder_count(), -(-len(paths) // at_once))
     with (
         decoders(count, dicom=dicom) as pool,
         ThreadPoolExecutor(2 * count + 1, thread_name_prefix="sfumato-read") as threads,
     ):
 
         def work(start: int) -> list[tuple[int, T | Problem]]:
-            numbers = range(start, min(start + _BATCH, len(paths)))
-            return list(_asked(pool, root, paths, numbers, task, checked, most))
+            numbers = range(start, min(start + at_once, len(paths)))
+            return list(_asked(pool, opener, paths, numbers, task, checked, most))
 
         # Twice as many readers as decoders: while one waits, another reads ahead.
         yield from _in_order(
-            threads, work, range(0, len(paths), _BATCH), ahead=2 * count + 1
+            threads, work, range(0, len(paths), at_once), ahead=2 * count + 1
         )
 
 
@@ -186,7 +217,7 @@ def _in_order(
 
 def _asked(
     pool: Decoders,
-    root: Path,
+    opener: Opener,
     paths: Sequence[str],
     numbers: Iterable[int],
     task: dict[str, Any],
@@ -198,7 +229,7 @@ def _asked(
     held = 0
     for number in numbers:
         try:
-            content: bytes | Problem = read_bytes(root, paths[number])
+            content: bytes | Problem = opener.read(paths[number])
             held += len(content)
         except Refused as refusal:
             content = problem(paths[number], refusal.kind, refusal.facts)
@@ -236,7 +267,7 @@ def _answered(
 
 
 def _pictures(
-    path: str, content: bytes, answer: Answer, shape: tuple[int, int, int], frames: int
+    content: bytes, answer: Answer, shape: tuple[int, int, int], frames: int
 ) -> list[Picture]:
     """The pictures of one file, if the answer has the shape of an answer.
 
@@ -275,30 +306,51 @@ def _frame_digest(digest: bytes, frame: int) -> bytes:
     return hashlib.sha256(digest + frame.to_bytes(8, "big")).digest()
 
 
-def read_bytes(
-    root: Path, path: str, limit: int = MAX_BYTES, start: int | None = None
-) -> bytes:
-    """The content of a regular file below `root`, or its first `start` bytes.
+class Opener:
+    """Opens regular files below a folder, and no others.
 
-    Decoding from these bytes, and hashing the same, leaves no moment in which another
-    program could exchange the file.
+    Decoding from the bytes that it gives, and hashing the same, leaves no moment in
+    which another program could exchange the file.
 
-    Raises:
-        Refused: If it leaves the folder, is no ordinary file, or cannot be opened.
+    Args:
+        root: The dataset's folder, resolved.
     """
-    full = root / path
-    if leaves(full, root):
-        raise Refused("link" if full.exists() else "missing")
-    try:
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._inside: dict[str, bool] = {}
+
+    def read(
+        self, path: str, *, limit: int = MAX_BYTES, start: int = MAX_BYTES
+    ) -> bytes:
+        """The content of a file, or as many bytes from its start.
+
+        Raises:
+            Refused: If it leaves the folder, is no ordinary file, or cannot be opened.
+        """
+        try:
+            with open(self._handle(path), "rb", buffering=0) as file:
+                status = os.fstat(file.fileno())
+                if not stat.S_ISREG(status.st_mode):
+                    raise Refused("not a file")
+                if status.st_size > limit:
+                    raise Refused("too large")
+                return file.read(min(status.st_size, start))
+        except FileNotFoundError:
+            raise Refused("missing") from None
+        except OSError as error:
+            raise Refused("cannot be opened", reason=str(error.strerror)) from error
+
+    def _handle(self, path: str) -> int:
+        folder = path.rpartition("/")[0]
+        inside = self._inside.get(folder)
+        if inside is None:
+            inside = self._inside[folder] = not leaves(self._root / folder, self._root)
+        full = f"{self._root}{os.sep}{path}"
+        if not inside or os.path.islink(full):
+            if leaves(Path(full), self._root):
+                raise Refused("link" if os.path.exists(full) else "missing")
+            full = os.path.realpath(full)
         flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
         # A pipe in the folder would otherwise block the run for ever.
-        flags |= getattr(os, "O_NONBLOCK", 0)
-        with open(os.open(full.resolve(), flags), "rb", buffering=0) as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise Refused("not a file")
-            if status.st_size > limit:
-                raise Refused("too large")
-            return file.read(status.st_size if start is None else start)
-    except OSError as error:
-        raise Refused("cannot be opened", reason=str(error.strerror)) from error
+        return os.open(full, flags | getattr(os, "O_NONBLOCK", 0))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from array import array
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,56 +30,73 @@ class Records:
     problems: tuple[Problem, ...]
 
 
+class Intake:
+    """What was read so far; pixels are handed on and not kept here.
+
+    Attributes:
+        done: Records of the index that were gone through.
+        rows: Those of them that could be read, in order.
+        digests: 32 bytes for each of these.
+        problems: Why the others could not.
+    """
+
+    def __init__(self) -> None:
+        self.done = 0
+        self.rows = array("q")
+        self.digests = bytearray()
+        self.problems: list[Problem] = []
+
+    def take(self, batch: list[Picture | Problem], left_out: np.ndarray | None) -> None:
+        """Go through the next records of the index."""
+        pictures = []
+        for row, outcome in enumerate(batch, start=self.done):
+            if left_out is not None and left_out[row]:
+                continue
+            if isinstance(outcome, Problem):
+                # A file of many frames is one problem.
+                if outcome not in self.problems[-1:]:
+                    self.problems.append(outcome)
+                continue
+            self.rows.append(row)
+            self.digests += outcome.digest
+            pictures.append(outcome)
+        self.done += len(batch)
+        self.keep(pictures)
+
+    def keep(self, pictures: list[Picture]) -> None:
+        """Do with the pictures of one batch what the reading is for."""
+        raise NotImplementedError
+
+
 def read_records(
-    index: Index,
-    resolution: int,
-    channels: int,
-    keep: Callable[[list[Picture]], None],
-    watcher: Watcher,
+    index: Index, resolution: int, channels: int, intake: Intake, watcher: Watcher
 ) -> Records:
-    """Read every image once, in order; memory holds one batch of pixels.
+    """Read every image once, in order; memory holds a few batches of pixels.
 
     Args:
         index: What to read.
         resolution: Side of the working images.
         channels: 1 or 3.
-        keep: Gets the pictures of each batch.
+        intake: Gets the batches; one that has been fed already is fed the rest.
         watcher: Told of progress; asked between batches whether to stop.
 
     Raises:
         UserError: If what is left is no dataset to train on.
         Stopped: If the watcher asked to stop.
     """
-    total = len(index)
     # What no reading can mend is said before the first image is read.
-    expected = np.arange(total)
+    expected = np.arange(len(index))
     if index.left_out is not None:
         expected = expected[~index.left_out]
-    _refuse_unusable(index, expected, list(index.problems))
-    kept: list[int] = []
-    digests = bytearray()
-    problems = list(index.problems)
-    done = 0
-    for batch in index.images.read(resolution, channels):
-        watcher.stop_if_requested()
-        pictures = []
-        for offset, outcome in enumerate(batch):
-            if index.left_out is not None and index.left_out[done + offset]:
-                continue
-            if isinstance(outcome, Problem):
-                problems.append(outcome)
-                continue
-            kept.append(done + offset)
-            digests += outcome.digest
-            pictures.append(outcome)
-        keep(pictures)
-        done += len(batch)
-        watcher.progress("Reading images", done, total)
-    rows = np.array(kept, np.int64)
+    _refuse_unusable(index, expected, index.problems)
+    _feed(index, resolution, channels, intake, watcher)
+    rows = np.array(intake.rows, np.int64)
+    problems = (*index.problems, *intake.problems)
     _refuse_unusable(index, rows, problems)
+    digests = bytes(intake.digests)
     labels = index.labels[rows]
     units = _units(index, rows)
-    official = _official_splits(index, rows, bytes(digests))
+    official = _official_splits(index, rows, digests)
     splits = _splits(index, official, units)
     if not (splits == Split.TRAIN).any():
         raise UserError(
@@ -91,13 +108,25 @@ def read_records(
         units=units,
         splits=splits,
         official_splits=official,
-        fingerprint=_fingerprint(bytes(digests), labels),
-        sketch=sketch(bytes(digests)),
-        problems=tuple(problems),
+        fingerprint=_fingerprint(digests, labels),
+        sketch=sketch(digests),
+        problems=problems,
     )
 
 
-def _refuse_unusable(index: Index, rows: np.ndarray, problems: list[Problem]) -> None:
+def _feed(
+    index: Index, resolution: int, channels: int, intake: Intake, watcher: Watcher
+) -> None:
+    if intake.done < len(index):
+        for batch in index.images.read(resolution, channels, intake.done):
+            watcher.stop_if_requested()
+            intake.take(batch, index.left_out)
+            watcher.progress("Reading images", intake.done, len(index))
+
+
+def _refuse_unusable(
+    index: Index, rows: np.ndarray, problems: tuple[Problem, ...]
+) -> None:
     if len(rows) == 0:
         first = problems[0] if problems else None
         reason = f" ({first.path}: {first.message})" if first else ""
@@ -123,7 +152,17 @@ def _refuse_unusable(index: Index, rows: np.ndarray, problems: list[Problem]) ->
             f"All images of {index.folder} belong to one class "
             f"({index.class_names[read.pop()]}): add a second class, in a folder of "
             "its own, or choose the folder above if that holds one folder per class."
+            + _table_hint(index)
         )
+
+
+def _table_hint(index: Index) -> str:
+    """Where classes may be named in a table that was not chosen."""
+    tables = sorted(index.folder.glob("*.csv")) if index.folder.is_dir() else []
+    names = [table.name for table in tables if table.name != "units.csv"]
+    if not names or index.format_name != "class folders":
+        return ""
+    return f" If {names[0]} names the classes, choose that file."
 
 
 def _official_splits(index: Index, rows: np.ndarray, digests: bytes) -> np.ndarray:
@@ -139,7 +178,7 @@ def _official_splits(index: Index, rows: np.ndarray, digests: bytes) -> np.ndarr
         ]
     else:
         names = [digests[i : i + 32] for i in range(0, len(digests), 32)]
-    return np.array([held_out(name) for name in names], np.uint8)
+    return np.fromiter((held_out(name) for name in names), np.uint8, len(names))
 
 
 def _splits(index: Index, official: np.ndarray, units: np.ndarray) -> np.ndarray:
@@ -166,6 +205,6 @@ def _units(index: Index, rows: np.ndarray) -> np.ndarray:
 def _fingerprint(digests: bytes, labels: np.ndarray) -> str:
     entries = sorted(
         digests[32 * i : 32 * i + 32] + int(label).to_bytes(8, "big")
-        for i, label in enumerate(labels)
+        for i, label in enumerate(labels.tolist())
     )
     return hashlib.sha256(b"".join(entries)).hexdigest()

@@ -180,7 +180,8 @@ def privacy_loss(
     gathered = _gathered(charges)
     if not gathered:
         return None
-    if min(charge.noise_multiplier for charge in gathered) < NO_NOISE * size:
+    # PRIVACY: what is no mechanism at all, or has no noise, bounds nothing.
+    if not all(_bounds_something(charge, size) for charge in gathered):
         return UNBOUNDED
     grid = interval or _interval(gathered, relation, size)
     return compose(
@@ -188,11 +189,16 @@ def privacy_loss(
     )
 
 
+def _bounds_something(charge: Charge, size: int) -> bool:
+    enough = NO_NOISE * size <= charge.noise_multiplier < math.inf
+    return enough and 0 < charge.sampling_probability <= 1
+
+
 def _gathered(charges: Iterable[Charge]) -> list[Charge]:
     """Equal charges added up; full Gaussian releases made one with less noise."""
     counts: dict[Charge, int] = {}
     for charge in charges:
-        if charge.count > 0 and charge.sampling_probability > 0:
+        if charge.count > 0 and charge.sampling_probability != 0:
             kind = replace(charge, count=1)
             counts[kind] = counts.get(kind, 0) + charge.count
     return [

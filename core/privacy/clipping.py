@@ -19,13 +19,14 @@ LONGEST = 1e30
 the factor that shortens it would round to a subnormal number."""
 
 BLOCK = 2**16
-"""Numbers widened to double precision at a time: they stay in the processor's cache."""
+"""Numbers worked on at a time, so that they stay in the processor's cache."""
 
 UnitGradient = Callable[[int], Sequence[Tensor]]
-"""unit → gradient of the mean loss over its views, as one vector or in parts."""
+"""unit → gradient of the mean loss over its views, in parts of any shape."""
 
-UnitGradients = Callable[[np.ndarray], Iterable[Sequence[Tensor]]]
-"""units → the gradient of each, each used up before the next is asked for."""
+UnitGradients = Callable[[np.ndarray], Iterable[Tensor]]
+"""units → float [b, d], [b', d], …: a row for each, in any order. A tensor is used up
+before the next is asked for."""
 
 
 class Pool(Protocol):
@@ -38,27 +39,37 @@ class Pool(Protocol):
     ) -> Iterable[Tensor]: ...
 
 
-def clip(gradient: Sequence[Tensor], clip_norm: float) -> Tensor:
-    """One unit's gradient as a vector of norm at most `clip_norm`.
+def add_clipped(total: Tensor, gradients: Tensor, clip_norm: float) -> None:
+    """Add each unit's gradient to `total`, shortened to a norm of at most `clip_norm`.
 
-    Guarantee: for any input whatever, the result has L2 norm ≤ clip_norm·(1 + 1e-6);
-    a gradient that is not finite, or too long to be shortened, contributes exactly
-    zero.
+    Guarantee: for any input whatever, what a row adds has L2 norm ≤
+    clip_norm·(1 + 1e-6), and depends on no other row; one that is not finite, or too
+    long to be shortened, adds nothing.
 
-    Returns:
-        float32 [d].
+    Args:
+        total: float32 [d], changed in place.
+        gradients: float [b, d], one row per unit.
     """
-    parts = [part.detach().reshape(-1).float() for part in gradient]
-    vector = torch.cat(parts) if len(parts) > 1 else parts[0]
+    factors = [_factor(row, clip_norm) for row in gradients]
+    blocks = zip(total.split(BLOCK), gradients.split(BLOCK, dim=1), strict=True)
+    for part, rows in blocks:
+        for row, factor in zip(rows, factors, strict=True):
+            # PRIVACY: zero times something that is not finite is not zero.
+            if factor > 0:
+                part.add_(row, alpha=factor)
+
+
+def _factor(gradient: Tensor, clip_norm: float) -> float:
+    """What shortens a gradient to the clip norm; 0 for one that must not count."""
     # PRIVACY: a single-precision norm of a million numbers can come out 7e-4 too small,
     # and the vector that much too long.
-    norms = [torch.linalg.vector_norm(block.double()) for block in vector.split(BLOCK)]
-    norm = torch.linalg.vector_norm(torch.stack(norms))
+    norms = [torch.linalg.vector_norm(part.double()) for part in gradient.split(BLOCK)]
+    norm = float(torch.linalg.vector_norm(torch.stack(norms)))
     # PRIVACY: one bad image must not turn every weight into NaN, which would show it.
     if not norm <= LONGEST * clip_norm:
-        return torch.zeros_like(vector)
+        return 0.0
     # PRIVACY: the sensitivity of the sum; the factor never exceeds 1.
-    return vector * torch.clamp(clip_norm / norm, max=1.0)
+    return clip_norm / max(norm, clip_norm)
 
 
 def clipped_sum(
@@ -72,7 +83,7 @@ def clipped_sum(
     """`batched_clipped_sum` of gradients that are made one at a time."""
     return batched_clipped_sum(
         units,
-        lambda part: (unit_gradient(int(unit)) for unit in part),
+        lambda part: (as_row(unit_gradient(int(unit))) for unit in part),
         clip_norm=clip_norm,
         size=size,
         pool=pool,
@@ -95,10 +106,13 @@ def batched_clipped_sum(
     """
 
     def sum_of(part: np.ndarray) -> Tensor:
-        total = torch.zeros(size)
-        for gradient in unit_gradients(part):
-            vector = clip(gradient, clip_norm)
-            total = total.to(vector.device).add_(vector)
+        total, count = torch.zeros(size), 0
+        for gradients in unit_gradients(part):
+            total = total.to(gradients.device)
+            add_clipped(total, gradients, clip_norm)
+            count += len(gradients)
+        # PRIVACY: a unit that is added twice weighs twice.
+        assert count == len(part), f"{count} gradients of {len(part)} units"
         return total
 
     parts = np.array_split(units, pool.threads)
@@ -108,3 +122,13 @@ def batched_clipped_sum(
     for part in sums:
         total += part.to(device)
     return total
+
+
+def as_row(gradient: Iterable[Tensor]) -> Tensor:
+    """A gradient in parts as one row: float32 [1, d], float64 from float64."""
+    parts = [part.detach().reshape(-1) for part in gradient]
+    return torch.cat([part.to(_wide(part)) for part in parts])[None]
+
+
+def _wide(tensor: Tensor) -> torch.dtype:
+    return torch.promote_types(tensor.dtype, torch.float32)

@@ -25,8 +25,8 @@ TAIL = 1e-15
 """Probability that a composition may move from far losses to infinity."""
 
 ROUNDING = 2.0**-51
-"""What is added to δ per composed step for the transforms' rounding: four times the
-most that was ever seen against extended precision."""
+"""What is added to δ per composed step for the rounding of transforms: at least four
+times the most that was ever seen against extended precision."""
 
 _BINS, _ORDERS = 256, 40  # of Chernoff's bound
 

@@ -4,17 +4,19 @@ torchrun starts the same command G times. Rank 0 alone opens the project and the
 draws the units, adds the noise, writes and reports; the others wait until it has
 gradients to add up. A logical step is three collectives, whatever the physical batches,
 
-    each rank's units out (scatter) → clipped sums in (reduce) → noisy mean out
+    each rank's units out → clipped sums in (reduce) → noisy mean out (broadcast)
 
 after which every rank makes the same update. Without torchrun nothing of this happens.
 
-The sums between the processes carry no noise yet. On one machine they stay on the
-loopback interface; between machines the network must be the custodian's own.
+Only the leader reads images from a disk. They, and sums without noise, pass between the
+processes in clear: on one machine they stay on the loopback interface; between machines
+the network must be the custodian's own.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import sys
@@ -22,7 +24,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
-from math import ceil
 
 import numpy as np
 import torch
@@ -39,7 +40,10 @@ BETWEEN_TRAININGS = timedelta(days=30)
 WITHIN_A_STEP = timedelta(hours=1)
 """How much longer than another a process may take before it counts as gone."""
 
-_FINISHED = -1
+Records = tuple[np.ndarray, ...]
+"""What is stored of a unit: arrays of as many rows each."""
+Draw = Callable[[int], Records]
+
 _LOOPBACK = {"linux": "lo", "darwin": "lo0"}
 
 
@@ -93,11 +97,10 @@ def trainings() -> Iterator[dict]:
 
 
 @contextmanager
-def crew(batch_cap: int, job: Callable[[], dict] | None = None) -> Iterator[Crew]:
+def crew(job: Callable[[], dict] | None = None) -> Iterator[Crew]:
     """The processes that share one training, for the length of a `with` block.
 
     Args:
-        batch_cap: Units in a step, at most.
         job: For the leader: gives what the others must know, as JSON types.
     """
     if processes() == 1 or not dist.is_initialized():
@@ -107,10 +110,7 @@ def crew(batch_cap: int, job: Callable[[], dict] | None = None) -> Iterator[Crew
         _tell(job())
     with _connected():
         group = dist.new_group(timeout=WITHIN_A_STEP)
-    size = dist.get_world_size()
-    found = Crew(
-        rank=dist.get_rank(), size=size, group=group, room=1 + ceil(batch_cap / size)
-    )
+    found = Crew(rank=dist.get_rank(), size=dist.get_world_size(), group=group)
     with _at_the_end(found.finish):
         yield found
     dist.destroy_process_group(group)
@@ -129,10 +129,8 @@ class Crew:
         rank: int = LEADER,
         size: int = 1,
         group: dist.ProcessGroup | None = None,
-        room: int = 0,
     ) -> None:
-        self.rank, self.size = rank, size
-        self._group, self._room = group, room
+        self.rank, self.size, self._group = rank, size, group
 
     def hardware(self, whole: Hardware) -> Hardware:
         """This process' part of a machine that it shares with others.
@@ -158,41 +156,40 @@ class Crew:
             with _connected(), torch.no_grad():
                 dist.broadcast(tensor, LEADER, group=self._group)
 
-    def deal(self, drawn: np.ndarray | None = None) -> np.ndarray | None:
-        """This process' part of the units that the leader drew.
+    def deal(self, drawn: np.ndarray, draw: Draw) -> np.ndarray:
+        """For the leader: send the others their parts of the units, give back its own.
 
-        Guarantee: every drawn unit is dealt to exactly one process, so that sampling
-        is the leader's, whatever the number of processes.
+        Guarantee: each of the drawn units is given to exactly one process, so that
+        sampling is the leader's, whatever the number of processes.
 
         Args:
-            drawn: For the leader: int64 [n], n ≤ batch_cap. None ends the training.
+            drawn: int64 [n], n = 0 too.
+            draw: unit → its records.
 
         Returns:
-            int64 [m]; None after the last step.
+            int64 [m].
         """
-        if self.size == 1:
-            return drawn
-        parts = None
-        if self.rank == LEADER:
-            parts = [self._letter(part) for part in self._parts(drawn)]
-        letter = torch.empty(self._room, dtype=torch.int64)
+        own, *parts = np.array_split(drawn, self.size)
+        for rank, part in enumerate(parts, start=1):
+            self._send(packed([draw(int(unit)) for unit in part]), rank)
+        return own
+
+    def receive(self) -> list[Records] | None:
+        """For the others: the records of each unit of a step; None after the last."""
+        length = torch.empty(1, dtype=torch.int64)
         with _connected():
-            dist.scatter(letter, parts, LEADER, group=self._group)
-        count = int(letter[0])
-        return None if count == _FINISHED else letter[1 : count + 1].numpy()
+            dist.recv(length, LEADER, group=self._group)
+            packet = torch.empty(int(length), dtype=torch.uint8)
+            if len(packet):
+                dist.recv(packet, LEADER, group=self._group)
+        return unpacked(packet.numpy().tobytes()) if len(packet) else None
 
-    def _parts(self, drawn: np.ndarray | None) -> Sequence[np.ndarray | None]:
-        if drawn is None:
-            return [None] * self.size
-        return np.array_split(drawn, self.size)
-
-    def _letter(self, part: np.ndarray | None) -> Tensor:
-        """A part of the units behind their number; all letters are equally long."""
-        letter = torch.zeros(self._room, dtype=torch.int64)
-        letter[0] = _FINISHED if part is None else len(part)
-        if part is not None:
-            letter[1 : len(part) + 1] = torch.from_numpy(part)
-        return letter
+    def _send(self, packet: bytearray, rank: int) -> None:
+        with _connected():
+            dist.send(torch.tensor([len(packet)]), rank, group=self._group)
+            if packet:
+                content = torch.frombuffer(packet, dtype=torch.uint8)
+                dist.send(content, rank, group=self._group)
 
     def add_up(self, total: Tensor) -> Tensor:
         """The sum of everybody's `total`, for the leader; in its precision.
@@ -232,8 +229,25 @@ class Crew:
 
     def finish(self) -> None:
         """For the leader: let the others go, between two steps."""
-        if self.rank == LEADER:
-            self.deal(None)
+        for rank in range(1, self.size) if self.rank == LEADER else ():
+            self._send(bytearray(), rank)
+
+
+def packed(units: Sequence[Records]) -> bytearray:
+    """The records of units in one piece; never empty."""
+    columns = [np.concatenate(column) for column in zip(*units, strict=True)]
+    rows = np.array([len(unit[0]) for unit in units], dtype=np.int64)
+    buffer = io.BytesIO()
+    np.savez(buffer, rows, *columns)
+    return bytearray(buffer.getbuffer())
+
+
+def unpacked(packet: bytes) -> list[Records]:
+    """The inverse of `packed`."""
+    with np.load(io.BytesIO(packet), allow_pickle=False) as file:
+        rows, *columns = (file[name] for name in file.files)
+    ends = np.cumsum(rows)[:-1]
+    return list(zip(*(np.split(column, ends) for column in columns), strict=True))
 
 
 def fingerprint(weights: Sequence[Tensor]) -> bytes:

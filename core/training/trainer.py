@@ -10,8 +10,10 @@ post-processing and lives here.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +23,7 @@ from torch import Tensor
 from core.checkpoints.store import WEIGHTS, load_checkpoint, save_checkpoint
 from core.data.dataset import ImageDataset
 from core.diffusion import ema
+from core.diffusion.adapters import merge
 from core.diffusion.networks import DenoisingNetwork, adapt_classes, parameter_count
 from core.diffusion.objective import mean_loss
 from core.diffusion.timesteps import UNIFORM
@@ -32,13 +35,15 @@ from core.privacy.accounting import Charge
 from core.privacy.clipping import clipped_sum
 from core.privacy.ledger import Ledger
 from core.privacy.mechanism import Commit, private_step
+from core.training.distributed import Draw, ProcessLost, crew
+from core.training.frozen import narrow
 from core.training.moments import (
     ClassMoments,
     load_moments,
     release_moments,
     save_moments,
 )
-from core.training.plan import Plan
+from core.training.plan import Plan, plan_facts
 from core.training.public import PublicTraining, train
 from core.training.purse import Purse
 from core.training.state import TrainingState, load_newest, save_state
@@ -94,9 +99,10 @@ def fine_tune(
     network = _start(plan, units, purse, folder, hardware, watcher)
     _descend(plan, network, units, purse, folder, hardware, watcher)
     charged = purse.steps_charged()
-    state = TrainingState.start(_trained(network))
+    state = TrainingState.start(trained(network))
     load_newest(state, folder)
     _fill(network, state.average)
+    merge(network)
     _save_model(network, plan, folder / MODEL, state.updates)
     return FineTuned(
         folder=folder / MODEL,
@@ -114,19 +120,22 @@ def _start(
     hardware: Hardware,
     watcher: Watcher,
 ) -> DenoisingNetwork:
-    """The public network with the private classes, warmed up on noisy moments."""
-    public = load_checkpoint(plan.checkpoint.folder)
-    seeded = torch.Generator().manual_seed(0)
-    network = adapt_classes(public.network, len(plan.class_names), generator=seeded).to(
-        hardware.device
-    )
-    if any(folder.glob("state-*.safetensors")):
-        return network
-    moments = _moments(plan, units, purse, folder, watcher)
+    """The public network, warmed up on noisy moments; the recipe's parts trainable."""
+    network = public_network(plan).to(hardware.device)
+    resuming = any(folder.glob("state-*.safetensors"))
+    moments = None if resuming else _moments(plan, units, purse, folder, watcher)
     if moments is not None:
         telling = _telling(watcher, epsilon=purse.epsilon())
         _warm_up(plan, network, moments, folder, hardware, telling)
+    narrow(network, plan.recipe, folder, resuming=resuming)
     return network
+
+
+def public_network(plan: Plan) -> DenoisingNetwork:
+    """The public network with a fresh label for every private class."""
+    public = load_checkpoint(plan.checkpoint.folder)
+    seeded = torch.Generator().manual_seed(0)
+    return adapt_classes(public.network, len(plan.class_names), generator=seeded)
 
 
 def _telling(watcher: Watcher, **figures: float) -> Watcher:
@@ -198,8 +207,7 @@ def _descend(
     watcher: Watcher,
 ) -> None:
     """DP-SGD until the committed steps are charged."""
-    parameters = _trained(network)
-    state = TrainingState.start(parameters)
+    state = TrainingState.start(trained(network))
     if not load_newest(state, folder):
         if purse.steps_charged() or any(folder.glob("state-*.safetensors")):
             raise UserError(
@@ -207,30 +215,34 @@ def _descend(
                 "backup, or start a new project; what was charged stays charged."
             )
         save_state(state, folder)
-    optimiser = _adam(plan, state)
-    with workers(hardware) as pool:
-        gradient = _unit_gradient(plan, network, parameters, units, hardware)
-        size = parameter_count(network)
+    optimiser = adam(plan, state)
+    invite = partial(invitation, plan, hardware, state.updates)
+    with (
+        crew(invite) as others,
+        summing(plan, network, others.hardware(hardware)) as total_of,
+    ):
+        others.share(held(network, state))
 
         def sums(drawn: np.ndarray) -> Tensor:
-            return clipped_sum(
-                drawn,
-                gradient,
-                clip_norm=plan.mechanism.clip_norm,
-                size=size,
-                pool=pool,
-            )
+            own = others.deal(drawn, units.draw)
+            return others.add_up(total_of(own, units.draw))
 
         saved = time.monotonic()
         steps = plan.mechanism.steps
         while (left := purse.steps_left()) > 0:
-            noisy = private_step(
-                plan.mechanism,
-                present=units.present,
-                clipped_sum=sums,
-                commit=_reporting(purse.commit, watcher, steps - left, steps),
-            )
-            _update(plan, state, optimiser, noisy)
+            try:
+                noisy = private_step(
+                    plan.mechanism,
+                    present=units.present,
+                    clipped_sum=sums,
+                    commit=_reporting(purse.commit, watcher, steps - left, steps),
+                )
+                others.hand_out(noisy)
+            except ProcessLost:
+                save_state(state, folder)
+                raise
+            update(plan, state, optimiser, noisy)
+            others.compare(state.weights, state.updates)
             stopping = watcher.stop_requested()
             if stopping or time.monotonic() - saved > SECONDS_BETWEEN_STATES:
                 save_state(state, folder)
@@ -242,6 +254,37 @@ def _descend(
             if stopping and done < steps:
                 raise Stopped
         save_state(state, folder)
+
+
+def invitation(plan: Plan, hardware: Hardware, updates: int) -> dict:
+    """What another process must know to help with a training, as JSON types."""
+    facts, device = plan_facts(plan), hardware.device.type
+    return {"plan": facts, "device": device, "updates": updates}
+
+
+def held(network: DenoisingNetwork, state: TrainingState) -> list[Tensor]:
+    """What every process of a training must hold alike, beside the updates' number."""
+    return [*network.state_dict().values(), *state.first, *state.second]
+
+
+@contextmanager
+def summing(
+    plan: Plan, network: DenoisingNetwork, hardware: Hardware
+) -> Iterator[Callable[[np.ndarray, Draw], Tensor]]:
+    """(units, their records) → float32 [d]: the sum of their clipped gradients."""
+    parameters, size = trained(network), parameter_count(network)
+    with workers(hardware) as pool:
+
+        def total_of(units: np.ndarray, draw: Draw) -> Tensor:
+            return clipped_sum(
+                units,
+                _unit_gradient(plan, network, parameters, draw, hardware),
+                clip_norm=plan.mechanism.clip_norm,
+                size=size,
+                pool=pool,
+            )
+
+        yield total_of
 
 
 def _reporting(commit: Commit, watcher: Watcher, done: int, steps: int) -> Commit:
@@ -258,14 +301,14 @@ def _unit_gradient(
     plan: Plan,
     network: DenoisingNetwork,
     parameters: list[Tensor],
-    units: UnitImages,
+    draw: Draw,
     hardware: Hardware,
 ) -> Callable[[int], list[Tensor]]:
     """unit → gradient of its mean loss over its images and views."""
     recipe, channels = plan.recipe, network.config.image_channels
 
     def gradient(unit: int) -> list[Tensor]:
-        pixels, labels = units.draw(unit)
+        pixels, labels = (torch.as_tensor(array) for array in draw(unit))
         images = to_network(pixels).expand(-1, channels, -1, -1).to(hardware.device)
         # Views need not be secret: a generator of their own, seeded afresh.
         generator = torch.Generator(hardware.device)
@@ -295,7 +338,7 @@ def _unit_gradient(
     return gradient
 
 
-def _adam(plan: Plan, state: TrainingState) -> torch.optim.Adam:
+def adam(plan: Plan, state: TrainingState) -> torch.optim.Adam:
     """Adam (Kingma & Ba 2015, algorithm 1) that works on the state's own tensors."""
     optimiser = torch.optim.Adam(state.weights, lr=plan.recipe.learning_rate)
     for weight, first, second in zip(
@@ -309,7 +352,7 @@ def _adam(plan: Plan, state: TrainingState) -> torch.optim.Adam:
     return optimiser
 
 
-def _update(
+def update(
     plan: Plan, state: TrainingState, optimiser: torch.optim.Adam, noisy: Tensor
 ) -> None:
     """Move the weights along the noisy gradient, then their average."""
@@ -324,13 +367,13 @@ def _update(
     state.updates += 1
 
 
-def _trained(network: DenoisingNetwork) -> list[Tensor]:
+def trained(network: DenoisingNetwork) -> list[Tensor]:
     return [p for p in network.parameters() if p.requires_grad]
 
 
 @torch.no_grad()
 def _fill(network: DenoisingNetwork, values: list[Tensor]) -> None:
-    for parameter, value in zip(_trained(network), values, strict=True):
+    for parameter, value in zip(trained(network), values, strict=True):
         parameter.copy_(value)
 
 

@@ -99,7 +99,7 @@ def test_it_can_be_stopped_and_then_has_no_verdict(dialog, engine, qtbot):
     dialog.stage.stop.click()
     qtbot.waitUntil(lambda: not jobs.running(), timeout=20_000)
     assert "no verdict" in dialog.message.text
-    assert not dialog.results.isVisible() and dialog.begin.isEnabled()
+    assert not dialog.results.isVisible() and dialog.begin.hasFocus()
 
 
 def test_closing_the_dialog_stops_the_check(dialog, engine, qtbot):
@@ -147,7 +147,7 @@ def test_it_is_worked_by_keyboard_and_every_control_has_a_name(dialog, run, qtbo
     for _ in range(6):
         reached.append(dialog.focusWidget())
         qtbot.keyClick(dialog.focusWidget(), Qt.Key.Key_Tab)
-    ways = [dialog.results, dialog.begin, dialog.copy, dialog.close_button]
+    ways = [dialog.results, dialog.begin, dialog.copy, dialog.leave]
     assert reached == ways + ways[:2]
     for widget in reached:
         text = widget.text() if isinstance(widget, QAbstractButton) else ""

@@ -52,7 +52,7 @@ def kills():
 @posix
 def test_killed_anywhere_it_goes_on_with_fresh_noise(bench, kills, tmp_path):
     """Some points are any call, some lie beside a call that touches disk or data."""
-    rounds = 400 if LONG else 6
+    rounds = 100 if LONG else 6
     chance = random.Random(None if LONG else 0)
     calls, beside = kills.count(bench.moved(tmp_path / "count"))
     noises, killed = [], 0
@@ -82,7 +82,7 @@ def test_killed_anywhere_it_goes_on_with_fresh_noise(bench, kills, tmp_path):
 def test_killed_from_outside_it_goes_on(bench, kills, tmp_path):
     """At whatever it does just then; a whole run reports six times."""
     killed = []
-    for number in range(120 if LONG else 3):
+    for number in range(60 if LONG else 3):
         own = bench.moved(tmp_path / str(number))
         killed.append(kills.at_report(own, 1 + 2 * number % 6))
         own.check()

@@ -18,7 +18,7 @@ from core.spending import alone_with, open_ledger
 from core.workspace import Project, Workspace
 
 IMAGE, PATIENT = "image, add_or_remove_one", "patient (at most 4), add_or_remove_one"
-ONE, OTHER = "1a" * 32, "2b" * 32
+ONE, OTHER = "1a" * 32, "1b" * 32
 STEP = Charge(
     noise_multiplier=3.0,
     count=1,
@@ -164,6 +164,7 @@ def test_a_cap_may_name_its_own_terms(capsys, project):
         (("--cap", 3), "project"),
         (("nowhere",), "nowhere"),
         (("ffff", "--cap", 3), "ffff"),
+        (("1", "--cap", 3), "one data set"),
         ((ONE, "--cap", 0), "cap"),
         ((ONE, "--cap", "nan"), "cap"),
         ((ONE, "--cap", 3, "--delta", 2), "delta"),

@@ -22,8 +22,13 @@ class Images(Protocol):
     def channels(self) -> int:
         """1 or 3, from format and headers alone."""
 
-    def read(self, resolution: int, channels: int) -> Iterator[list[Picture | Problem]]:
-        """All images in order, in batches of bounded size."""
+    def read(
+        self, resolution: int, channels: int, first: int = 0
+    ) -> Iterator[list[Picture | Problem]]:
+        """All images from one on, in order, in batches of bounded size."""
+
+    def name(self, number: int) -> str:
+        """What the custodian finds an image by, such as its file."""
 
     def signature(self) -> str:
         """Hex digest that changes when a file changes, without reading its content."""

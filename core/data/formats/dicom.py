@@ -12,7 +12,7 @@ import numpy as np
 from core.data.dataset import Problem
 from core.data.formats.base import Index
 from core.data.options import ReadOptions, choose_unit
-from core.data.reading import SUFFIXES, FileImages, ask_about_files, read_bytes
+from core.data.reading import SUFFIXES, FileImages, Opener, ask_about_files
 from core.data.refusals import Refused
 from core.data.sandbox import Answer
 from core.errors import UserError
@@ -45,7 +45,7 @@ def is_dicom(root: Path, path: str) -> bool:
     if ending in _ENDINGS:
         return True
     try:
-        return read_bytes(root, path, start=132)[128:] == b"DICM"
+        return Opener(root).read(path, start=132)[128:] == b"DICM"
     except Refused:
         return False
 
@@ -166,16 +166,14 @@ def _warnings(images: FileImages, headers: dict[int, _Header]) -> Iterable[Probl
 def _refuse_folders_of_patients(index: Index) -> None:
     """Folders by patient, as archives export them, must not pass for classes."""
     assert index.groups is not None
-    pairs = {
-        (label, group)
-        for label, group in zip(index.labels.tolist(), index.groups, strict=True)
-        if group
-    }
-    classes = len(np.unique(index.labels))
-    units = len({group for _, group in pairs})
-    if classes >= 2 and len(pairs) == classes == units:
-        raise UserError(
-            "Every folder holds the files of one patient, so that the folders seem to "
-            "be patients and not classes: add a manifest.csv with the columns path and "
-            "label."
-        )
+    groups: dict[int, set[str]] = {}
+    for label, group in zip(index.labels.tolist(), index.groups, strict=True):
+        groups.setdefault(label, set()).add(group)
+    together = set().union(*groups.values())
+    if len(groups) >= 2 and "" not in together and len(together) == len(groups):
+        if all(len(found) == 1 for found in groups.values()):
+            raise UserError(
+                "Every folder holds the files of one patient, so that the folders seem "
+                "to be patients and not classes: add a manifest.csv with the columns "
+                "path and label."
+            )

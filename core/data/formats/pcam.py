@@ -44,7 +44,7 @@ class PatchCamelyon:
             if not images.is_file():
                 _refuse_packed(images)
                 continue
-            array = _array(images, root, "x")
+            array = Hdf5Array.open(_present(images, root), "x")
             check_shape(array.shape, f"The file {images.name}")
             if array.dtype != np.uint8:
                 raise UserError(
@@ -96,31 +96,30 @@ def _refuse_packed(images: Path) -> None:
         )
 
 
-def _array(file: Path, root: Path, name: str) -> Hdf5Array:
+def _present(file: Path, root: Path) -> Path:
     if not file.is_file() or leaves(file, root):
         _refuse_packed(file)
         raise UserError(
             f"The file {file.name} is not there, or is a link that leaves its folder: "
             "copy it there."
         )
-    return Hdf5Array.open(file, name)
+    return file
 
 
 def _labels(images: Path, root: Path, count: int) -> np.ndarray:
     """int64 [count], 0 or 1."""
     file = images.with_name(images.name.replace("_x.h5", "_y.h5"))
-    array = _array(file, root, "y")
-    if array.count != count or set(array.shape[1:]) - {1}:
+    labels = Hdf5Array.load(_present(file, root), "y")
+    if len(labels) != count or set(labels.shape[1:]) - {1}:
         raise UserError(
-            f"The file {file.name} holds {array.count} labels but {images.name} holds "
+            f"The file {file.name} holds {len(labels)} labels but {images.name} holds "
             f"{count} images: copy both files again from the same source."
         )
-    labels = np.concatenate([np.empty(0, array.dtype), *map(np.ravel, array.blocks())])
     if not np.isin(labels, (0, 1)).all():
         raise UserError(
             f"The file {file.name} holds a label other than 0 and 1: copy it again."
         )
-    return labels.astype(np.int64)
+    return labels.ravel().astype(np.int64)
 
 
 def _slides(images: Path, root: Path, count: int) -> list[str]:

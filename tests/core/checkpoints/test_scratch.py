@@ -22,6 +22,7 @@ def test_a_name_makes_the_network_once(home, monkeypatch):
     again = catalogue.find("scratch-dpdm-grey-edm")
     assert card == again and card in catalogue.available()
     assert (card.parameterisation, card.steps, card.resolution) == ("edm", 0, 28)
+    assert card.image_channels == 1
     made = load_checkpoint(card.folder).network
     assert made.config == DPDM_GREY
     # Another user's is the same, bit for bit.

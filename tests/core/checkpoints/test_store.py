@@ -45,6 +45,17 @@ def test_round_trip(folder):
     assert loaded.card.parameters == sum(t.numel() for t in expected.values())
     assert (loaded.card.resolution, loaded.card.folder) == (8, folder)
     assert not loaded.network.training
+    for parameter in loaded.network.parameters():
+        assert parameter.requires_grad and parameter.device.type == "cpu"
+
+
+def test_the_file_may_change_once_it_is_loaded(folder):
+    loaded = load_checkpoint(folder).network.state_dict()
+    path = folder / WEIGHTS
+    with open(path, "r+b") as file:
+        file.write(bytes(path.stat().st_size))
+    for name, tensor in make_network().state_dict().items():
+        assert torch.equal(loaded[name], tensor), name
 
 
 def test_card_round_trip(folder):
@@ -139,11 +150,18 @@ def test_an_incomplete_card_is_refused(folder, changes):
 
 def test_a_card_from_before_the_later_fields_is_read(folder):
     content = json.loads((folder / CARD).read_text())
-    for name in ("source", "source_sha256", "conversion", "overlap", "overlap_reason"):
+    for name in (
+        "image_channels",
+        "source",
+        "source_sha256",
+        "conversion",
+        "overlap",
+        "overlap_reason",
+    ):
         del content[name]
     (folder / CARD).write_text(json.dumps(content))
     card = read_card(folder)
-    assert (card.overlap, card.source) == ("", "")
+    assert (card.overlap, card.source, card.image_channels) == ("", "", 3)
     assert card.predicts.name == "v"
 
 

@@ -268,6 +268,26 @@ def test_other_files_are_named(tmp_path, content):
         open_torch_file(tmp_path / "nothing.pt")
 
 
+@pytest.mark.parametrize("zipped", [True, False])
+def test_files_with_changed_bytes_are_read_or_refused_and_nothing_else(
+    tmp_path, zipped
+):
+    """Anything but a `UserError` would reach the user as a bug."""
+    path, rng = tmp_path / "a.pt", np.random.default_rng(0)
+    torch.save(state(), path, _use_new_zipfile_serialization=zipped)
+    whole, refused = path.read_bytes(), 0
+    for _ in range(400):
+        content = bytearray(whole)
+        for place in rng.integers(0, len(whole), rng.integers(1, 4)):
+            content[place] = rng.integers(0, 256)
+        path.write_bytes(content[: rng.integers(1, len(whole) * 4)])
+        try:
+            loaded(path)
+        except UserError:
+            refused += 1
+    assert refused > 50
+
+
 def test_the_reader_knows_no_way_to_run_anything():
     """It imports neither pickle nor a loader, and looks no name up."""
     import core.checkpoints.torchfiles as module

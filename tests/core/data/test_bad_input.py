@@ -65,6 +65,11 @@ def an_archive(root):
         archive.writestr("a/0.png", b"x")
 
 
+def a_folder_with_an_archive(root):
+    root.mkdir()
+    an_archive(root / "images.zip")
+
+
 def nothing(root):
     pass
 
@@ -76,6 +81,7 @@ def nothing(root):
         (nothing, "does not exist", "check the path"),
         (a_file, "is a file that is no dataset", "choose the folder"),
         (an_archive, "is a zip archive", "unpack it"),
+        (a_folder_with_an_archive, "holds a zip archive", "unpack it"),
         (empty, "is empty", "choose the folder"),
         (only_clutter, "is empty", "choose the folder"),
         (only_files, "no class folder", "move the images into one folder per class"),
@@ -127,6 +133,8 @@ def test_an_inspection_is_plain_json(tmp_path):
     assert facts["sizes"] == {"40×40": 12}
     assert facts["modes"] == {"RGB": 12}
     assert facts["problems"][0]["path"] == "benign/bad.png"
+    assert facts["problem_counts"] == {"cannot be decoded": 1}
+    assert not facts["classes_confirmed"]
     assert sum(facts["counts"]["benign"].values()) == 6
 
 

@@ -1,14 +1,16 @@
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
+import struct
 from dataclasses import fields
 
 import numpy as np
 import pytest
 
 from core.data import cache as cache_module
-from core.data import load
+from core.data import cache_is_whole, delete_cache, draft, load, reading
 from core.errors import Stopped, UserError
 from core.events import Watcher
 from tests.core.data.fakes import camelyon17, class_folders, idx_pair, image
@@ -119,17 +121,97 @@ def test_only_the_owner_may_read_the_cache(tmp_path):
         assert stat.S_IMODE(path.stat().st_mode) == wanted, path
 
 
-def test_stopping_leaves_nothing_half_done(tmp_path):
-    root = class_folders(tmp_path / "d", {"a": 200, "b": 200})
-    asked = iter([False, True, True])
+def stop_after(questions):
+    """A watcher that asks to stop at the given question."""
+    asked = iter([False] * questions + [True] * 100)
+    return Watcher(stop_requested=lambda: next(asked))
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """How many images went to the decoders."""
+    seen = []
+    original = reading.Decoders.ask
+
+    def counted(self, task, contents, most):
+        seen.extend(contents)
+        return original(self, task, contents, most)
+
+    monkeypatch.setattr(reading.Decoders, "ask", counted)
+    return seen
+
+
+def test_a_stopped_reading_is_gone_on_from(tmp_path, decoded):
+    root = class_folders(tmp_path / "d", {"a": 400, "b": 400})
+    (root / "a" / "bad.png").write_bytes(b"bad")
+    whole = load(root, tmp_path / "other")
+    decoded.clear()
     with pytest.raises(Stopped):
-        load(
-            root,
-            tmp_path / "cache",
-            watcher=Watcher(stop_requested=lambda: next(asked)),
-        )
+        load(root, tmp_path / "cache", watcher=stop_after(8))
+    (draft,) = (tmp_path / "cache").iterdir()
+    assert draft.name.startswith(".preparing-")
+    decoded.clear()
+    again = load(root, tmp_path / "cache")
+    assert len(decoded) == 801 - 8 * 64
+    same(whole, again)
+    assert [f.name[:9] for f in (tmp_path / "cache").iterdir()] == ["prepared-"]
+
+
+def test_array_files_are_gone_on_from_too(tmp_path):
+    root = tmp_path / "d"
+    idx_pair(root, "train", 12_000)
+    idx_pair(root, "t10k", 6_000)
+    whole = load(root, tmp_path / "other")
+    with pytest.raises(Stopped):
+        load(root, tmp_path / "cache", watcher=stop_after(13))
+    seen = []
+    again = load(root, tmp_path / "cache", watcher=Watcher(report=seen.append))
+    assert seen[0].done > 12_000
+    same(whole, again)
+
+
+def test_what_lies_beyond_the_last_note_is_read_again(tmp_path):
+    """As a power cut leaves it: more bytes in the files than were noted."""
+    root = class_folders(tmp_path / "d", {"a": 150, "b": 150})
+    whole = load(root, tmp_path / "other")
+    with pytest.raises(Stopped):
+        load(root, tmp_path / "cache", watcher=stop_after(2))
+    (draft,) = (tmp_path / "cache").iterdir()
+    for name in ("images.npy", "rows.i64", "digests.sha256", "problems.jsonl"):
+        with (draft / name).open("ab") as file:
+            file.write(b"half written")
+    same(whole, load(root, tmp_path / "cache"))
+
+
+@pytest.mark.parametrize(
+    "name", ["images.npy", "rows.i64", "digests.sha256", "progress.json"]
+)
+def test_a_damaged_draft_is_begun_anew(tmp_path, name):
+    root = class_folders(tmp_path / "d", {"a": 150, "b": 150})
+    whole = load(root, tmp_path / "other")
+    with pytest.raises(Stopped):
+        load(root, tmp_path / "cache", watcher=stop_after(2))
+    (draft,) = (tmp_path / "cache").iterdir()
+    (draft / name).write_bytes(b"")
+    same(whole, load(root, tmp_path / "cache"))
+
+
+def test_a_draft_of_changed_files_is_deleted(tmp_path):
+    root = class_folders(tmp_path / "d", {"a": 150, "b": 150})
+    with pytest.raises(Stopped):
+        load(root, tmp_path / "cache", watcher=stop_after(2))
+    image(999).save(root / "a" / "new.png")
+    assert len(load(root, tmp_path / "cache")) == 301
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
+def test_a_refused_dataset_leaves_no_draft(tmp_path):
+    root = class_folders(tmp_path / "d", {"a": 5, "b": 5})
+    for file in (root / "b").iterdir():
+        file.write_bytes(b"broken")
+    with pytest.raises(UserError):
+        load(root, tmp_path / "cache")
     assert list((tmp_path / "cache").iterdir()) == []
-    assert len(load(root, tmp_path / "cache")) == 400
 
 
 def test_drafts_of_a_killed_run_are_cleared(tmp_path):
@@ -138,6 +220,70 @@ def test_drafts_of_a_killed_run_are_cleared(tmp_path):
     (left / "images.npy").write_bytes(b"private")
     load(class_folders(tmp_path / "d"), tmp_path / "cache")
     assert not left.exists()
+
+
+def test_a_copied_project_is_checked_by_content_and_opens(tmp_path, readings):
+    root = class_folders(tmp_path / "d")
+    first = load(root, tmp_path / "cache")
+    file = next((tmp_path / "cache").rglob("images.npy"))
+    os.utime(file, ns=(1, 1))
+    same(first, load(root, tmp_path / "cache"))
+    assert len(readings) == 1
+
+
+def test_a_changed_byte_is_found_on_demand(tmp_path):
+    load(class_folders(tmp_path / "d"), tmp_path / "cache")
+    assert cache_is_whole(tmp_path / "cache")
+    file = next((tmp_path / "cache").rglob("images.npy"))
+    times = file.stat().st_mtime_ns
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    os.utime(file, ns=(times, times))
+    assert not cache_is_whole(tmp_path / "cache")
+    assert not cache_is_whole(tmp_path / "nothing")
+
+
+def test_the_cache_is_deleted_on_request(tmp_path):
+    root = class_folders(tmp_path / "d", {"a": 150, "b": 150})
+    load(root, tmp_path / "cache")
+    (tmp_path / "cache" / ".preparing-x").mkdir()
+    (tmp_path / "cache" / "mine.txt").write_text("not ours")
+    delete_cache(tmp_path / "cache")
+    assert [f.name for f in (tmp_path / "cache").iterdir()] == ["mine.txt"]
+    delete_cache(tmp_path / "nothing")
+
+
+def test_images_may_stay_in_memory(tmp_path, monkeypatch):
+    root = class_folders(tmp_path / "d", {"a": 20, "b": 20})
+    on_disk = load(root, tmp_path / "cache")
+    before = set(tmp_path.rglob("*"))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    in_memory = load(root, None)
+    assert set(tmp_path.rglob("*")) == before
+    same(on_disk, in_memory)
+    assert not isinstance(in_memory.images, np.memmap)
+    assert not in_memory.images.flags.writeable
+
+
+def test_the_fingerprint_is_what_it_has_always_been(tmp_path):
+    """The ledger knows datasets by it: sorted pairs of (SHA-256 of a file, label)."""
+    root = class_folders(tmp_path / "d", {"a": 9, "b": 9})
+    pairs = [
+        hashlib.sha256(file.read_bytes()).digest()
+        + ("ab".index(file.parent.name)).to_bytes(8, "big")
+        for file in root.rglob("*.png")
+    ]
+    expected = hashlib.sha256(b"".join(sorted(pairs))).hexdigest()
+    assert load(root, tmp_path / "cache").fingerprint == expected
+    images, labels = idx_pair(tmp_path / "i", "train", 20)
+    pairs = [
+        hashlib.sha256(struct.pack(">2I", 28, 28) + image.tobytes()).digest()
+        + int(label).to_bytes(8, "big")
+        for image, label in zip(images, labels, strict=True)
+    ]
+    expected = hashlib.sha256(b"".join(sorted(pairs))).hexdigest()
+    assert load(tmp_path / "i", tmp_path / "cache").fingerprint == expected
 
 
 def test_a_bad_dataset_leaves_the_cache_of_the_good_one(tmp_path, readings):
@@ -164,7 +310,7 @@ def test_a_full_disk_is_one_sentence(tmp_path, monkeypatch):
     def full(file):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(cache_module, "_sync", full)
+    monkeypatch.setattr(draft, "sync", full)
     with pytest.raises(UserError, match="the disk is full"):
         load(class_folders(tmp_path / "d"), tmp_path / "cache")
     assert list((tmp_path / "cache").iterdir()) == []
@@ -187,10 +333,10 @@ def test_a_read_only_cache_is_one_sentence(tmp_path):
 
 
 def test_a_read_only_file_system_is_one_sentence(tmp_path, monkeypatch):
-    def refused(**_):
+    def refused(*_):
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr(cache_module.tempfile, "mkdtemp", refused)
+    monkeypatch.setattr(cache_module, "Draft", refused)
     with pytest.raises(UserError, match="choose a folder that is yours"):
         load(class_folders(tmp_path / "d"), tmp_path / "cache")
 

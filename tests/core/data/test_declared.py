@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
-from core.data import ReadOptions, Split, inspect, load
+from core import cli
+from core.data import ReadOptions, Split, inspect, load, parse_options
 from core.errors import UserError
 from tests.core.data.fakes import class_folders, idx_pair
 
@@ -120,3 +123,29 @@ def test_a_folder_split_through_a_patient_holds_out_nobody_who_is_trained_on(tmp
     dataset = load(root, tmp_path / "cache")
     assert [len(dataset.subset(split)) for split in Split] == [12, 6, 2]
     assert len(dataset.official_subset("test")) == 8
+
+
+def test_declarations_can_be_written_as_text():
+    assert parse_options() == ReadOptions()
+    assert parse_options(
+        grey=True, window=" -160, 240", classes="a; b;", unit_column="Fall-Nr"
+    ) == ReadOptions(
+        grey=True, window=(-160, 240), classes=("a", "b"), unit_column="Fall-Nr"
+    )
+
+
+@pytest.mark.parametrize("window", ["1", "1,2,3", "a,b", "1;2", "2,1", "nan,1"])
+def test_a_window_that_is_none_is_one_sentence(window):
+    with pytest.raises(UserError, match=r"The window .* (two numbers|no range)"):
+        parse_options(window=window)
+
+
+def test_the_command_line_takes_declarations(tmp_path, capsys):
+    root = class_folders(tmp_path / "d", {"a": 9, "b": 9, "c": 9})
+    arguments = ["inspect", str(root), "--classes", "c;a", "--grey", "--json"]
+    assert cli.main(arguments) == cli.DONE
+    found = json.loads(capsys.readouterr().out)
+    assert (found["total"], found["colour"]) == (18, False)
+    assert cli.main(arguments[:-1]) == cli.DONE
+    assert "left" in (shown := capsys.readouterr().out) and "18 images" in shown
+    assert cli.main([*arguments, "--window", "5"]) == cli.MISTAKE

@@ -37,10 +37,13 @@ def pcam(root, *, meta=True, counts=COUNTS, **settings):
     return images, labels
 
 
-@pytest.mark.parametrize("inner", ["", "pcam"])
 @pytest.mark.parametrize(
-    "settings",
-    [{}, {"compression": "gzip", "chunks": (5, 96, 96, 3)}, {"compression": "lzf"}],
+    ("inner", "settings"),
+    [
+        ("", {}),
+        ("pcam", {"compression": "gzip", "chunks": (5, 96, 96, 3)}),
+        ("", {"compression": "lzf"}),
+    ],
     ids=str,
 )
 def test_patches_labels_splits_and_slides_come_back(tmp_path, inner, settings):

@@ -11,6 +11,8 @@ from PIL import Image
 
 from core.data import inspect, load, reading
 from core.data.dataset import Problem
+from core.data.formats.class_folders import ClassFolders
+from core.data.formats.idx import Idx
 from core.data.options import ReadOptions
 from core.data.reading import Picture
 from core.data.refusals import Refused
@@ -232,7 +234,7 @@ def test_several_frames_are_a_problem(tmp_path, problem):
 def test_large_files_are_not_read(tmp_path, monkeypatch):
     image(1).save(tmp_path / "a.bmp")
     with pytest.raises(Refused) as caught:
-        reading.read_bytes(tmp_path.resolve(), "a.bmp", limit=1000)
+        reading.Opener(tmp_path.resolve()).read("a.bmp", limit=1000)
     assert caught.value.kind == "too large"
 
 
@@ -310,3 +312,20 @@ def test_mixed_sizes_are_counted(tmp_path):
 def test_idx_is_grey(tmp_path):
     idx_pair(tmp_path / "d", "train", 20)
     assert inspect(tmp_path / "d").colour is False
+
+
+@pytest.mark.parametrize("kind", ["files", "arrays"])
+def test_large_working_images_come_a_few_at_a_time(tmp_path, kind):
+    root = tmp_path / "d"
+    if kind == "files":
+        class_folders(root, {"a": 20, "b": 20})
+        layout = ClassFolders()
+    else:
+        idx_pair(root, "train", 40)
+        layout = Idx()
+    images = layout.index(root, ReadOptions()).images
+    small = [len(batch) for batch in images.read(16, 3)]
+    large = [len(batch) for batch in images.read(1024, 3)]
+    assert sum(small) == sum(large) == 40
+    assert len(small) == 1
+    assert max(large) == 2

@@ -4,7 +4,9 @@ import io
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
@@ -12,6 +14,7 @@ from PIL import Image
 from core.data import decoder, frames, reading, sandbox
 from core.data.dataset import Problem
 from core.data.reading import FileImages, Picture
+from core.data.refusals import Refused
 from core.errors import UserError
 from tests.core.data.fakes import image
 
@@ -135,7 +138,7 @@ def test_a_lying_decoder_is_not_believed(lie, extra):
             return [(lie, blob)] * len(contents)
 
     def checked(number, content, answer):
-        return reading._pictures("a.png", content, answer, (16, 16, 3), 1)
+        return reading._pictures(content, answer, (16, 16, 3), 1)
 
     (outcome,) = reading._answered(
         Liars(), ["a.png"], [(0, b"content")], {}, checked, 999
@@ -145,6 +148,13 @@ def test_a_lying_decoder_is_not_believed(lie, extra):
     assert isinstance(found, Problem)
     assert found.kind == "cannot be decoded"
     assert "words of its own" not in found.message
+
+
+@pytest.mark.parametrize("length", [0, 16 * 16 * 3 - 1, 16 * 16 * 3 + 1])
+def test_pixels_of_another_number_are_refused(length):
+    answer = {"pictures": [[1, 1, "RGB"]]}, bytes(length)
+    with pytest.raises(Refused):
+        reading._pictures(b"content", answer, (16, 16, 3), 1)
 
 
 def test_facts_of_a_decoder_cannot_mark_up_our_sentence():
@@ -225,8 +235,23 @@ def test_a_frame_comes_back_as_it_was_sent():
     assert frames.receive(pipe, most=9) == ({"a": [1, "ü"]}, b"bytesmore")
 
 
-def test_the_time_of_a_decoder_is_per_file():
+def test_the_time_of_a_decoder_is_per_file(monkeypatch):
     """Honest files in any number do not add up to the limit of one."""
+    requests, answers, renewed = io.BytesIO(), io.BytesIO(), []
+    frames.send(requests, {"task": "decode", "sizes": [1, 1, 1]}, b"abc")
+    requests.seek(0)
+    monkeypatch.setattr(decoder, "lock_down", lambda: None)
+    monkeypatch.setattr(decoder, "renew_time", lambda: renewed.append(1))
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=requests))
+    monkeypatch.setattr(sys, "stdout", SimpleNamespace(buffer=answers))
+    with warnings.catch_warnings():
+        decoder.main()
+    assert len(renewed) == 3
+    answers.seek(0)
+    assert frames.receive(answers, 0)[0] == {"ready": True}
+
+
+def test_the_limit_is_a_little_above_what_was_used():
     resource = pytest.importorskip("resource")
     before = resource.getrlimit(resource.RLIMIT_CPU)
     try:

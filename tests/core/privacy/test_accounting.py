@@ -222,11 +222,28 @@ def test_nothing_charged_is_epsilon_zero():
     assert epsilon([never], DELTA, ADD_REMOVE) == 0
 
 
-def test_what_nothing_bounds_is_infinite():
-    loud = Charge(noise_multiplier=0.001, count=1)
-    assert epsilon([loud], DELTA, ADD_REMOVE) == math.inf
-    assert delta_at([loud], 100.0, ADD_REMOVE) == 1
-    # A δ below the rounding of the transforms is none that can be vouched for.
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"noise_multiplier": 0.0},
+        {"noise_multiplier": 0.001},
+        {"noise_multiplier": -2.0},
+        {"noise_multiplier": math.nan},
+        {"noise_multiplier": math.inf},
+        {"sampling_probability": math.nan},
+        {"sampling_probability": -0.1},
+        {"sampling_probability": 1.1},
+    ],
+    ids=str,
+)
+def test_what_nothing_bounds_is_infinite(change):
+    """Beside what is well, too; and never passed over as if it were free."""
+    charges = [steps(2.0, 20, 500, 50), replace(steps(2.0, 1, 500, 50), **change)]
+    assert epsilon(charges, DELTA, ADD_REMOVE) == math.inf
+    assert delta_at(charges, 100.0, ADD_REMOVE) == 1
+
+
+def test_a_delta_below_the_rounding_of_the_transforms_is_not_vouched_for():
     assert epsilon([steps(2.0, 20, 500, 50)], 1e-17, ADD_REMOVE) == math.inf
 
 

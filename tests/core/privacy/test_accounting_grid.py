@@ -77,6 +77,7 @@ def test_never_above_renyi_accounting(noise):
         assert ours(*setting) <= looser.get_epsilon(DELTA) * (1 + 1e-9), setting
 
 
+@pytest.mark.filterwarnings("ignore:Optimal order")
 @pytest.mark.parametrize("noise", NOISES)
 def test_within_the_error_of_opacus_prv(noise):
     """Its bounds hold ours, and ours lies near their middle, its estimate."""

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 
 from core.parallel import Workers
-from core.privacy.clipping import clip, clipped_sum
+from core.privacy.clipping import add_clipped, as_row, clipped_sum
 
 CLIP_NORM = 1e-3
 SIZE = 7
@@ -32,6 +32,13 @@ def pool(request):
     workers = Workers(request.param)
     yield workers
     workers.close()
+
+
+def clip(gradient, clip_norm: float) -> torch.Tensor:
+    """What one unit adds."""
+    total = torch.zeros(sum(part.numel() for part in gradient))
+    add_clipped(total, as_row(gradient), clip_norm)
+    return total
 
 
 def norm_of(vector: torch.Tensor) -> float:

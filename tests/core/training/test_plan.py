@@ -253,3 +253,17 @@ def test_an_edited_recipe_file_is_another_wish(tmp_path):
         changed = [key for key in first if first[key] != edited[key]]
         assert changed == [f"recipe's {name.replace('_', ' ')}"]
     assert wishes(title='"Another"', images_per_class=9) == first
+
+
+def test_a_preview_of_nobody_is_refused(project):
+    """Zero is a number that was declared, not one left out."""
+    with pytest.raises(UserError, match="declared number of records must be 2"):
+        preview_room.preview(project.changed(declared_count=0))
+
+
+def test_the_preview_says_that_the_batch_was_lowered(project, monkeypatch):
+    for name in ("forecast_seconds", "sampling_seconds"):
+        monkeypatch.setattr(preview_room, name, lambda *_: 1.0)
+    few = preview_room.preview(project.changed(declared_count=12))
+    assert few.expected_batch == 3
+    assert any("12 records: 3 is used" in warning for warning in few.warnings)

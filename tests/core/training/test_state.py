@@ -130,6 +130,14 @@ def test_a_disk_error_is_told_and_the_older_states_stay(
     with monkeypatch.context() as patch:
         if where == "tensors":
             patch.setattr(room, "save_file", fail_in_rust)
+        elif where == "unlink":
+            real = os.unlink
+
+            def fail_on_states(path):
+                # Not on the temporary file, which is gone by then.
+                (fail if os.path.lexists(path) else real)(path)
+
+            patch.setattr(os, where, fail_on_states)
         else:
             patch.setattr(os, where, fail)
         with pytest.raises(UserError, match="disk"):

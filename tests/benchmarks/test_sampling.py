@@ -1,0 +1,114 @@
+"""Drawing images against diffusers' own pipeline: same network, steps and batch.
+
+`make bench` prints the ratios; side by side, so that they mean the same on any machine.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import DDIMPipeline, DDIMScheduler
+
+from core.checkpoints.store import save_checkpoint
+from core.diffusion.networks import DenoisingNetwork, build_network
+from core.diffusion.presets import DPDM_COLOUR
+from core.diffusion.process import Process
+from core.diffusion.samplers import sample
+from core.events import Watcher
+from core.synthesis import sampling
+from core.synthesis.sampling import synthesise
+
+STEPS, BATCH, BATCHES, ROUNDS = 10, 64, 2, 3
+
+
+@pytest.fixture(scope="module")
+def network() -> DenoisingNetwork:
+    # The pipeline draws without labels only.
+    return build_network(replace(DPDM_COLOUR, classes=0, null_class=False))
+
+
+@pytest.fixture(scope="module")
+def pipeline(network) -> DDIMPipeline:
+    scheduler = DDIMScheduler(
+        beta_start=1e-4, beta_end=0.02, prediction_type="v_prediction"
+    )
+    pipeline = DDIMPipeline(network.unet, scheduler)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def side_by_side(ours: Callable[[], object], theirs: Callable[[], object]) -> float:
+    """How many times as fast ours is: each one's best of a few rounds in turn."""
+    best = {ours: float("inf"), theirs: float("inf")}
+    ours(), theirs()
+    for _ in range(ROUNDS):
+        for function in best:
+            start = time.perf_counter()
+            function()
+            best[function] = min(best[function], time.perf_counter() - start)
+    return best[theirs] / best[ours]
+
+
+def test_one_batch_in_single_precision(network, pipeline):
+    """The sampler itself: same threads, same arithmetic, no files."""
+
+    def ours() -> object:
+        return sample(
+            network,
+            torch.zeros(BATCH, dtype=torch.long),
+            process=Process.parse("v"),
+            sampler="ddim",
+            steps=STEPS,
+            autocast=torch.autocast("cpu", enabled=False),
+            generator=torch.Generator(),
+        )
+
+    def theirs() -> object:
+        return pipeline(
+            batch_size=BATCH, num_inference_steps=STEPS, output_type="np"
+        ).images
+
+    ratio = side_by_side(ours, theirs)
+    print(f"\none batch, float32: {ratio:.2f} times the pipeline's throughput")
+    assert ratio > 0.95
+
+
+def test_a_data_set_to_disk(network, pipeline, tmp_path, monkeypatch):
+    """The stage as it is run: its workers and precision, PNG files on disk."""
+    monkeypatch.setattr(sampling, "BATCH", BATCH)
+    save_checkpoint(
+        network, tmp_path / "model", dtype=torch.float32, name="bench", title="Bench",
+        description="", licence="", pretraining_data="", pretraining_licences="",
+        parameterisation="v", steps=0, batch_size=0, command="",
+    )  # fmt: skip
+    places = iter(range(1000))
+
+    def ours() -> object:
+        return synthesise(
+            tmp_path / "model",
+            tmp_path / f"ours-{next(places)}",
+            class_names=("one",),
+            per_class=BATCH * BATCHES,
+            grey=False,
+            sampler="ddim",
+            sampler_steps=STEPS,
+            device="cpu",
+            watcher=Watcher(),
+        )
+
+    def theirs() -> None:
+        folder: Path = tmp_path / f"theirs-{next(places)}"
+        folder.mkdir()
+        for batch in range(BATCHES):
+            drawn = pipeline(batch_size=BATCH, num_inference_steps=STEPS).images
+            for index, image in enumerate(drawn):
+                image.save(folder / f"{batch * BATCH + index:06d}.png")
+
+    ratio = side_by_side(ours, theirs)
+    print(f"\na data set to disk: {ratio:.2f} times the pipeline's throughput")
+    assert ratio > 1.0
