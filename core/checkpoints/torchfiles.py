@@ -9,6 +9,7 @@ read. A name in it stays a name; nothing is looked up, imported or called.
 from __future__ import annotations
 
 import pickletools
+import struct
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -44,8 +45,8 @@ _CONTAINERS = {
 
 
 _DAMAGED = (
-    OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError,
-    zipfile.BadZipFile,
+    OSError, EOFError, ValueError, LookupError, TypeError, AttributeError,
+    RuntimeError, OverflowError, struct.error, zipfile.BadZipFile,
 )  # fmt: skip
 """What reading a file that is not what it seems may raise."""
 
@@ -103,7 +104,7 @@ class TorchFile:
             if len(numbers) != stored.storage.count:
                 raise ValueError("a tensor has another length than it says")
             return numbers.as_strided(stored.shape, stored.stride, stored.offset)
-        except (*_DAMAGED, OverflowError) as error:
+        except _DAMAGED as error:
             raise UserError(
                 f"The weight file is damaged ({error}): copy it again from its source."
             ) from None
@@ -205,6 +206,23 @@ def _legacy_places(
     return places
 
 
+class _Sparing:
+    """A file from which one instruction reads no more than a weight file's would.
+
+    A damaged length must not make Python set aside that much memory.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.tell = file.tell
+
+    def read(self, count: int) -> bytes:
+        return self._file.read(min(count, LARGEST_PROGRAM))
+
+    def readline(self) -> bytes:
+        return self._file.readline(LARGEST_PROGRAM)
+
+
 class _Reader:
     """Follows the instructions of one pickle that only builds containers of tensors."""
 
@@ -216,7 +234,7 @@ class _Reader:
 
     def read(self, program: BinaryIO) -> Any:
         """Read up to the end of the pickle; give back what it builds."""
-        for opcode, argument, _ in pickletools.genops(program):
+        for opcode, argument, _ in pickletools.genops(_Sparing(program)):
             self._follow(opcode.name, argument)
         return self._stack.pop()
 

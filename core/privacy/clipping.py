@@ -51,7 +51,8 @@ def add_clipped(total: Tensor, gradients: Tensor, clip_norm: float) -> None:
         gradients: float [b, d], one row per unit.
     """
     factors = [_factor(row, clip_norm) for row in gradients]
-    blocks = zip(total.split(BLOCK), gradients.split(BLOCK, dim=1), strict=True)
+    sums, columns = torch.split(total, BLOCK), torch.split(gradients, BLOCK, dim=1)
+    blocks = zip(sums, columns, strict=True)
     for part, rows in blocks:
         for row, factor in zip(rows, factors, strict=True):
             # PRIVACY: zero times something that is not finite is not zero.
@@ -63,7 +64,8 @@ def _factor(gradient: Tensor, clip_norm: float) -> float:
     """What shortens a gradient to the clip norm; 0 for one that must not count."""
     # PRIVACY: a single-precision norm of a million numbers can come out 7e-4 too small,
     # and the vector that much too long.
-    norms = [torch.linalg.vector_norm(part.double()) for part in gradient.split(BLOCK)]
+    parts = torch.split(gradient, BLOCK)
+    norms = [torch.linalg.vector_norm(part.double()) for part in parts]
     norm = float(torch.linalg.vector_norm(torch.stack(norms)))
     # PRIVACY: one bad image must not turn every weight into NaN, which would show it.
     if not norm <= LONGEST * clip_norm:

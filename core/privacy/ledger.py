@@ -94,8 +94,8 @@ class Ledger:
         """
         self.path, self._witnesses = path, tuple(witnesses)
         self._alone = threading.RLock()
-        self._refuse_if_gone()
         try:
+            self._refuse_if_gone()
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._database = sqlite3.connect(
                 path, isolation_level=None, timeout=30, check_same_thread=False

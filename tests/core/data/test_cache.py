@@ -163,10 +163,10 @@ def test_array_files_are_gone_on_from_too(tmp_path):
     idx_pair(root, "t10k", 6_000)
     whole = load(root, tmp_path / "other")
     with pytest.raises(Stopped):
-        load(root, tmp_path / "cache", watcher=stop_after(13))
+        load(root, tmp_path / "cache", watcher=stop_after(16))
     seen = []
     again = load(root, tmp_path / "cache", watcher=Watcher(report=seen.append))
-    assert seen[0].done > 12_000
+    assert seen[0].done >= 12_000
     same(whole, again)
 
 
