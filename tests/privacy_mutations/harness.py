@@ -2,12 +2,13 @@
 
 A mutant is a replacement in the text of one module of `core`, made while the module is
 imported, so the files on disk are never touched. Each runs in a process of its own,
-forked from a server that has imported the heavy libraries and none of `core`.
+forked from one that has imported the heavy libraries and none of `core`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import importlib.abc
 import importlib.machinery
 import io
@@ -108,10 +109,11 @@ class Laboratory:
     """Tries mutants side by side, one per core."""
 
     def __init__(self) -> None:
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(list(HEAVY))
+        # Not the fork server: it is one for all, and may hold the engine by now.
         self._pool = ProcessPoolExecutor(
-            len(os.sched_getaffinity(0)), mp_context=context, max_tasks_per_child=1
+            len(os.sched_getaffinity(0)),
+            mp_context=multiprocessing.get_context("spawn"),
+            initializer=_import_heavy,
         )
 
     def attempt(
@@ -123,6 +125,11 @@ class Laboratory:
     def close(self) -> None:
         """Drop what has not begun."""
         self._pool.shutdown(cancel_futures=True)
+
+
+def _import_heavy() -> None:
+    for name in HEAVY:
+        importlib.import_module(name)
 
 
 def _supervised(mutant: Mutant | None, tests: tuple[str, ...]) -> tuple[int, str]:
