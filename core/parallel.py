@@ -6,9 +6,11 @@ change what is computed, only how fast.
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -122,6 +124,22 @@ class Workers:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
 
+def _keep_freed_memory() -> None:
+    """Let the C library keep what is freed: it is asked for again in the next layer.
+
+    By default every activation is fetched from the system, page by page, and given
+    back; that took 5 to 10 per cent of a training step on two cores.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    with suppress(OSError, AttributeError):  # Another C library than glibc.
+        library = ctypes.CDLL("libc.so.6")
+        trim_threshold, top_pad, mmap_threshold = -1, -2, -3
+        library.mallopt(mmap_threshold, 32 * 2**20)
+        library.mallopt(trim_threshold, 2**30)
+        library.mallopt(top_pad, 64 * 2**20)
+
+
 @contextmanager
 def workers(hardware: Hardware) -> Iterator[Workers]:
     """Workers for the length of a `with` block.
@@ -129,6 +147,7 @@ def workers(hardware: Hardware) -> Iterator[Workers]:
     The caller is single-threaded meanwhile: a parallel region of its own would wait for
     cores that the workers, or other programs, are using.
     """
+    _keep_freed_memory()
     before = torch.get_num_threads()
     pool = Workers(hardware.threads)
     try:

@@ -7,7 +7,7 @@ mean: no gradient of a single view ever exists. How it was made is the business 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -18,15 +18,15 @@ LONGEST = 1e30
 """A gradient more than so many times longer than the clip norm contributes nothing:
 the factor that shortens it would round to a subnormal number."""
 
-BLOCK = 2**16
+PIECE = 2**18
 """Numbers worked on at a time, so that they stay in the processor's cache."""
 
 UnitGradient = Callable[[int], Sequence[Tensor]]
 """unit → gradient of the mean loss over its views, in parts of any shape."""
 
-UnitGradients = Callable[[np.ndarray], Iterable[Tensor]]
-"""units → float [b, d], [b', d], …: a row for each, in any order. A tensor is used up
-before the next is asked for."""
+UnitGradients = Callable[[np.ndarray], Iterable[list[Tensor]]]
+"""units → for some of them at a time, in any order, their gradients: parts [b, …], with
+a row for each unit. A list is used up before the next is asked for."""
 
 
 class Pool(Protocol):
@@ -39,39 +39,69 @@ class Pool(Protocol):
     ) -> Iterable[Tensor]: ...
 
 
-def add_clipped(total: Tensor, gradients: Tensor, clip_norm: float) -> None:
+def add_clipped(total: Tensor, gradients: list[Tensor], clip_norm: float) -> None:
     """Add each unit's gradient to `total`, shortened to a norm of at most `clip_norm`.
 
-    Guarantee: for any input whatever, what a row adds has L2 norm ≤
-    clip_norm·(1 + 1e-6), and depends on no other row; one that is not finite, or too
+    Guarantee: for any input whatever, what a unit adds has L2 norm ≤
+    clip_norm·(1 + 1e-6), and depends on no other unit; one that is not finite, or too
     long to be shortened, adds nothing.
 
     Args:
         total: float32 [d], changed in place.
-        gradients: float [b, d], one row per unit.
+        gradients: float [b, …] each, a row per unit, d numbers of it in all; used up.
     """
-    factors = [_factor(row, clip_norm) for row in gradients]
-    sums, columns = torch.split(total, BLOCK), torch.split(gradients, BLOCK, dim=1)
-    blocks = zip(sums, columns, strict=True)
-    for part, rows in blocks:
-        for row, factor in zip(rows, factors, strict=True):
+    pieces = list(_pieces(gradients))
+    factors = _factors(pieces, clip_norm)
+    sums = torch.split(total, [piece.shape[1] for piece in pieces])
+    for part, piece in zip(sums, pieces, strict=True):
+        for row, factor in zip(piece, factors, strict=True):
             # PRIVACY: zero times something that is not finite is not zero.
             if factor > 0:
                 part.add_(row, alpha=factor)
 
 
-def _factor(gradient: Tensor, clip_norm: float) -> float:
-    """What shortens a gradient to the clip norm; 0 for one that must not count."""
+def _pieces(gradients: list[Tensor]) -> Iterator[Tensor]:
+    """The same numbers in the same order: float [b, m] each, of any m ≤ PIECE.
+
+    Small parts are put together, as each costs a few calls. Uses up `gradients`, so
+    that no second copy of all of them ever exists.
+    """
+    waiting: list[Tensor] = []
+    width = 0
+    gradients.reverse()
+    while gradients:
+        rows = gradients.pop().flatten(1)
+        if rows.dtype not in (torch.float32, torch.float64):
+            rows = rows.float()
+        if width + rows.shape[1] > PIECE:
+            if waiting:
+                yield torch.cat(waiting, dim=1)
+            waiting, width = [], 0
+        if rows.shape[1] > PIECE:
+            yield from torch.split(rows, PIECE, dim=1)
+        else:
+            waiting.append(rows)
+            width += rows.shape[1]
+    if waiting:
+        yield torch.cat(waiting, dim=1)
+
+
+def _factors(pieces: Sequence[Tensor], clip_norm: float) -> list[float]:
+    """For each unit, what shortens its gradient; 0 for one that must not count."""
     # PRIVACY: a single-precision norm of a million numbers can come out 7e-4 too small,
     # and the vector that much too long.
-    parts = torch.split(gradient, BLOCK)
-    norms = [torch.linalg.vector_norm(part.double()) for part in parts]
-    norm = float(torch.linalg.vector_norm(torch.stack(norms)))
-    # PRIVACY: one bad image must not turn every weight into NaN, which would show it.
-    if not norm <= LONGEST * clip_norm:
-        return 0.0
-    # PRIVACY: the sensitivity of the sum; the factor never exceeds 1.
-    return clip_norm / max(norm, clip_norm)
+    norms = [
+        torch.linalg.vector_norm(piece, dim=1, dtype=torch.float64) for piece in pieces
+    ]
+    lengths = torch.linalg.vector_norm(torch.stack(norms), dim=0).tolist()
+    return [
+        # PRIVACY: the sensitivity of the sum; the factor never exceeds 1.
+        clip_norm / max(length, clip_norm)
+        # PRIVACY: one bad image must not turn every weight into NaN, which shows it.
+        if length <= LONGEST * clip_norm
+        else 0.0
+        for length in lengths
+    ]
 
 
 def clipped_sum(
@@ -85,7 +115,7 @@ def clipped_sum(
     """`batched_clipped_sum` of gradients that are made one at a time."""
     return batched_clipped_sum(
         units,
-        lambda part: (as_row(unit_gradient(int(unit))) for unit in part),
+        lambda part: ([p[None] for p in unit_gradient(int(unit))] for unit in part),
         clip_norm=clip_norm,
         size=size,
         pool=pool,
@@ -110,27 +140,18 @@ def batched_clipped_sum(
     def sum_of(part: np.ndarray) -> Tensor:
         total, count = torch.zeros(size), 0
         for gradients in unit_gradients(part):
-            total = total.to(gradients.device)
+            total = total.to(gradients[0].device)
+            count += len(gradients[0])
             add_clipped(total, gradients, clip_norm)
-            count += len(gradients)
         # PRIVACY: a unit that is added twice weighs twice.
-        assert count == len(part), f"{count} gradients of {len(part)} units"
+        if count != len(part):
+            raise RuntimeError(f"{count} gradients came of {len(part)} units")
         return total
 
     parts = np.array_split(units, pool.threads)
     sums = list(pool.map(sum_of, parts))
     device = max((part.device for part in sums), key=lambda device: device.type)
-    total = torch.zeros(size, device=device)
-    for part in sums:
+    total = sums[0].to(device)
+    for part in sums[1:]:
         total += part.to(device)
     return total
-
-
-def as_row(gradient: Iterable[Tensor]) -> Tensor:
-    """A gradient in parts as one row: float32 [1, d], float64 from float64."""
-    parts = [part.detach().reshape(-1) for part in gradient]
-    return torch.cat([part.to(_wide(part)) for part in parts])[None]
-
-
-def _wide(tensor: Tensor) -> torch.dtype:
-    return torch.promote_types(tensor.dtype, torch.float32)

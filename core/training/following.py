@@ -8,6 +8,7 @@ import numpy as np
 
 from core.diffusion.adapters import choose
 from core.parallel import choose_hardware
+from core.privacy.gradients.sums import Pace
 from core.training import distributed, trainer
 from core.training.plan import plan_from_facts
 from core.training.state import TrainingState
@@ -39,7 +40,8 @@ def help_with(job: dict) -> None:
         state.updates = job["updates"]
         crew.share(trainer.held(network, state))
         optimiser = trainer.adam(plan, state)
-        with trainer.summing(plan, network, hardware) as total_of:
+        pace = Pace(**job["pace"])
+        with trainer.summing(plan, network, hardware, pace) as total_of:
             while (records := crew.receive()) is not None:
                 units = np.arange(len(records))
                 noisy = crew.hand_out(crew.add_up(total_of(units, records.__getitem__)))

@@ -1,80 +1,38 @@
-"""How long a run will take, from a short timing on random images."""
+"""How long a run will take, from the timing that also chooses how it is run."""
 
 from __future__ import annotations
 
-import time
-from functools import lru_cache
-from pathlib import Path
-
-import torch
-
 from core.checkpoints.cards import CheckpointCard
-from core.checkpoints.store import load_checkpoint
-from core.diffusion.objective import mean_loss
-from core.diffusion.timesteps import UNIFORM
-from core.diffusion.views import make_views
-from core.parallel import choose_hardware, workers
+from core.training.gradients import Workload, find_pace
 from core.training.recipe import Recipe
 
-SECONDS_OF_TIMING = 1.5
 FORWARD_SHARE = 0.35
 """A network call without gradients costs about this share of one with them."""
 
 
-def forecast_seconds(card: CheckpointCard, recipe: Recipe, device: str) -> float:
-    """Time of the whole fine-tune on this machine as it is now, in seconds."""
-    rate = _views_per_second(card.folder, recipe.augmentation_multiplicity, device)
-    private = recipe.steps * recipe.batch_size * recipe.augmentation_multiplicity
+def workload(
+    card: CheckpointCard, recipe: Recipe, images_per_unit: int, device: str
+) -> Workload:
+    """What the speed of a training depends on, beside the machine."""
+    return Workload(
+        checkpoint=card.folder,
+        multiplicity=recipe.augmentation_multiplicity,
+        images_per_unit=images_per_unit,
+        trained=recipe.trained,
+        lora_rank=recipe.lora_rank,
+        device=device,
+    )
+
+
+def training_seconds(work: Workload, recipe: Recipe) -> float:
+    """Time of the whole fine-tune on this machine as it is now, at most."""
+    views = work.multiplicity * work.images_per_unit
+    private = recipe.steps * recipe.batch_size * views
     public = recipe.moment_images if recipe.moment_share else 0
-    return (private + public) / rate
+    return (private + public) / find_pace(work).rows_per_second
 
 
-def sampling_seconds(
-    card: CheckpointCard, recipe: Recipe, classes: int, device: str
-) -> float:
-    """Time of drawing the synthetic images, in seconds."""
-    rate = _views_per_second(card.folder, recipe.augmentation_multiplicity, device)
+def sampling_seconds(work: Workload, recipe: Recipe, classes: int) -> float:
+    """Time of drawing the synthetic images."""
     calls = recipe.images_per_class * classes * recipe.sampler_steps
-    return calls * FORWARD_SHARE / rate
-
-
-@lru_cache(maxsize=16)
-def _views_per_second(folder: Path, multiplicity: int, device: str) -> float:
-    """Forward and backward passes per second, on random images of the same shape.
-
-    Cached: it says something about the machine, not about data.
-    """
-    checkpoint = load_checkpoint(folder)
-    hardware = choose_hardware(device)
-    network = checkpoint.network.to(hardware.device)
-    parameters = [p for p in network.parameters() if p.requires_grad]
-    config = network.config
-    shape = (1, config.image_channels, config.resolution, config.resolution)
-    views_at_once = min(multiplicity, 32)
-
-    def passes(until: float) -> int:
-        generator = torch.Generator(hardware.device)
-        count = 0
-        while count == 0 or time.monotonic() < until:
-            views = make_views(
-                torch.randn(shape, device=hardware.device, generator=generator),
-                torch.zeros(1, dtype=torch.long, device=hardware.device),
-                multiplicity=views_at_once,
-                timesteps=UNIFORM,
-                flip=True,
-                generator=generator,
-            )
-            loss = mean_loss(
-                network, views, checkpoint.card.predicts, hardware.autocast()
-            )
-            gradient = torch.autograd.grad(loss, parameters)
-            # Waits for the device to finish.
-            float(torch.linalg.vector_norm(gradient[0]))
-            count += views_at_once
-        return count
-
-    with workers(hardware) as pool:
-        list(pool.map(passes, [0.0] * pool.threads))
-        begun = time.monotonic()
-        counts = pool.map(passes, [begun + SECONDS_OF_TIMING] * pool.threads)
-        return sum(counts) / (time.monotonic() - begun)
+    return calls * FORWARD_SHARE / find_pace(work).rows_per_second

@@ -8,7 +8,7 @@ from core.checkpoints.catalogue import find
 from core.privacy.accounting import Charge, epsilon
 from core.privacy.budget import Budget, UnitKind
 from core.privacy.comparison import other_unit_epsilon
-from core.training.forecast import forecast_seconds, sampling_seconds
+from core.training.forecast import sampling_seconds, training_seconds, workload
 from core.training.plan import (
     DEFAULT_DECLARED,
     bind,
@@ -79,15 +79,16 @@ def preview(project: Project) -> BudgetPreview:
         )
         for step in points
     )
-    card = find(project.checkpoint)
+    limit = budget.unit.max_images_per_unit
+    work = workload(find(project.checkpoint), recipe, limit, project.device)
     return BudgetPreview(
         noise_multiplier=mechanism.noise_multiplier,
         epsilon_curve=curve,
         steps=mechanism.steps,
         expected_batch=mechanism.divisor,
         sampling_probability=mechanism.sampling_probability,
-        forecast_seconds=forecast_seconds(card, recipe, project.device)
-        + sampling_seconds(card, recipe, PREVIEW_CLASSES, project.device),
+        forecast_seconds=training_seconds(work, recipe)
+        + sampling_seconds(work, recipe, PREVIEW_CLASSES),
         sentence=promise(budget, declared),
         others=_others(budget, (*releases, mechanism.charge(mechanism.steps))),
         warnings=_warnings(project, recipe.steps),

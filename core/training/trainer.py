@@ -10,9 +10,9 @@ post-processing and lives here.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -24,19 +24,20 @@ from core.checkpoints.store import WEIGHTS, load_checkpoint, save_checkpoint
 from core.data.dataset import ImageDataset
 from core.diffusion import ema
 from core.diffusion.adapters import merge
-from core.diffusion.networks import DenoisingNetwork, adapt_classes, parameter_count
-from core.diffusion.objective import mean_loss
+from core.diffusion.networks import DenoisingNetwork, adapt_classes
 from core.diffusion.timesteps import UNIFORM
-from core.diffusion.views import make_views, to_network
 from core.errors import Stopped, UserError
 from core.events import Progress, Watcher
-from core.parallel import Hardware, choose_hardware, workers
+from core.parallel import Hardware, choose_hardware
 from core.privacy.accounting import Charge
-from core.privacy.clipping import clipped_sum
+from core.privacy.gradients.sums import Pace
 from core.privacy.ledger import Ledger
 from core.privacy.mechanism import Commit, private_step
-from core.training.distributed import Draw, ProcessLost, crew
+from core.training import gradients
+from core.training.distributed import ProcessLost, crew
+from core.training.forecast import workload
 from core.training.frozen import narrow
+from core.training.gradients import Sum
 from core.training.moments import (
     ClassMoments,
     load_moments,
@@ -50,9 +51,6 @@ from core.training.state import TrainingState, load_newest, save_state
 from core.training.units import UnitImages, group_units
 
 WARMUP_BATCH = 64
-VIEWS_AT_ONCE = 32
-"""Views in one forward pass; more views of a unit are added up, so that memory does not
-grow with the multiplicity."""
 SECONDS_BETWEEN_STATES = 60.0
 MODEL = "model"
 
@@ -216,10 +214,14 @@ def _descend(
             )
         save_state(state, folder)
     optimiser = adam(plan, state)
-    invite = partial(invitation, plan, hardware, state.updates)
+    watcher.progress("Looking for the fastest way to train", 0, 1)
+    limit = plan.budget.unit.max_images_per_unit
+    device = hardware.device.type
+    pace = gradients.find_pace(workload(plan.checkpoint, plan.recipe, limit, device))
+    invite = partial(invitation, plan, hardware, pace, state.updates)
     with (
         crew(invite) as others,
-        summing(plan, network, others.hardware(hardware)) as total_of,
+        summing(plan, network, others.hardware(hardware), pace) as total_of,
     ):
         others.share(held(network, state))
 
@@ -256,10 +258,14 @@ def _descend(
         save_state(state, folder)
 
 
-def invitation(plan: Plan, hardware: Hardware, updates: int) -> dict:
+def invitation(plan: Plan, hardware: Hardware, pace: Pace, updates: int) -> dict:
     """What another process must know to help with a training, as JSON types."""
-    facts, device = plan_facts(plan), hardware.device.type
-    return {"plan": facts, "device": device, "updates": updates}
+    return {
+        "plan": plan_facts(plan),
+        "device": hardware.device.type,
+        "pace": asdict(pace),
+        "updates": updates,
+    }
 
 
 def held(network: DenoisingNetwork, state: TrainingState) -> list[Tensor]:
@@ -269,21 +275,18 @@ def held(network: DenoisingNetwork, state: TrainingState) -> list[Tensor]:
 
 @contextmanager
 def summing(
-    plan: Plan, network: DenoisingNetwork, hardware: Hardware
-) -> Iterator[Callable[[np.ndarray, Draw], Tensor]]:
+    plan: Plan, network: DenoisingNetwork, hardware: Hardware, pace: Pace
+) -> Iterator[Sum]:
     """(units, their records) → float32 [d]: the sum of their clipped gradients."""
-    parameters, size = trained(network), parameter_count(network)
-    with workers(hardware) as pool:
-
-        def total_of(units: np.ndarray, draw: Draw) -> Tensor:
-            return clipped_sum(
-                units,
-                _unit_gradient(plan, network, parameters, draw, hardware),
-                clip_norm=plan.mechanism.clip_norm,
-                size=size,
-                pool=pool,
-            )
-
+    with gradients.summing(
+        plan.recipe,
+        network,
+        plan.checkpoint.predicts,
+        hardware,
+        pace,
+        images_per_unit=plan.budget.unit.max_images_per_unit,
+        clip_norm=plan.mechanism.clip_norm,
+    ) as total_of:
         yield total_of
 
 
@@ -295,47 +298,6 @@ def _reporting(commit: Commit, watcher: Watcher, done: int, steps: int) -> Commi
         watcher.progress("Training with privacy", done, steps)
 
     return reporting
-
-
-def _unit_gradient(
-    plan: Plan,
-    network: DenoisingNetwork,
-    parameters: list[Tensor],
-    draw: Draw,
-    hardware: Hardware,
-) -> Callable[[int], list[Tensor]]:
-    """unit → gradient of its mean loss over its images and views."""
-    recipe, channels = plan.recipe, network.config.image_channels
-
-    def gradient(unit: int) -> list[Tensor]:
-        pixels, labels = (torch.as_tensor(array) for array in draw(unit))
-        images = to_network(pixels).expand(-1, channels, -1, -1).to(hardware.device)
-        # Views need not be secret: a generator of their own, seeded afresh.
-        generator = torch.Generator(hardware.device)
-        generator.seed()
-        views = make_views(
-            images,
-            labels.to(hardware.device),
-            multiplicity=recipe.augmentation_multiplicity,
-            timesteps=recipe.timesteps,
-            flip=recipe.flip,
-            generator=generator,
-        )
-        total: list[Tensor] | None = None
-        for part in views.split(VIEWS_AT_ONCE):
-            share = len(part.clean) / len(views.clean)
-            loss = share * mean_loss(
-                network, part, plan.checkpoint.predicts, hardware.autocast()
-            )
-            gradients = list(torch.autograd.grad(loss, parameters))
-            if total is None:
-                total = gradients
-            else:
-                torch._foreach_add_(total, gradients)
-        assert total is not None
-        return total
-
-    return gradient
 
 
 def adam(plan: Plan, state: TrainingState) -> torch.optim.Adam:

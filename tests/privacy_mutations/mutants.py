@@ -59,23 +59,30 @@ _NOISE = (
     Mutant(
         name="one draw taken four times",
         file=NOISE,
-        correct="    for _ in range(DRAWS):\n"
-        "        total += generator.standard_normal(size)\n",
-        wrong="    total += DRAWS**0.5 * generator.standard_normal(size)\n",
+        correct="        for _ in range(DRAWS):\n"
+        "            total += generator.standard_normal(len(total))\n",
+        wrong="        total += DRAWS**0.5 * generator.standard_normal(len(total))\n",
+        tests=("privacy/test_noise.py",),
+    ),
+    Mutant(
+        name="every portion of the noise is alike",
+        file=NOISE,
+        correct="generator.standard_normal(len(total))",
+        wrong="np.random.Generator(np.random.Philox(size)).standard_normal(len(total))",
         tests=("privacy/test_noise.py",),
     ),
     Mutant(
         name="noise in half precision",
         file=NOISE,
-        correct="return torch.from_numpy(total.astype(np.float32))",
-        wrong="return torch.from_numpy(total).bfloat16().float()",
+        correct="return torch.from_numpy(noise)",
+        wrong="return torch.from_numpy(noise).bfloat16().float()",
         tests=("privacy/test_noise.py",),
     ),
     Mutant(
         name="uniform noise of the right variance",
         file=NOISE,
-        correct="generator.standard_normal(size)",
-        wrong="(generator.random(size) - 0.5) * 12**0.5",
+        correct="generator.standard_normal(len(total))",
+        wrong="(generator.random(len(total)) - 0.5) * 12**0.5",
         tests=("privacy/test_noise.py",),
     ),
 )

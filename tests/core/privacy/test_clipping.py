@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 
 from core.parallel import Workers
-from core.privacy.clipping import add_clipped, as_row, clipped_sum
+from core.privacy.clipping import add_clipped, batched_clipped_sum, clipped_sum
 
 CLIP_NORM = 1e-3
 SIZE = 7
@@ -37,7 +37,7 @@ def pool(request):
 def clip(gradient, clip_norm: float) -> torch.Tensor:
     """What one unit adds."""
     total = torch.zeros(sum(part.numel() for part in gradient))
-    add_clipped(total, as_row(gradient), clip_norm)
+    add_clipped(total, [part[None] for part in gradient], clip_norm)
     return total
 
 
@@ -152,3 +152,19 @@ def test_empty_sample_sums_to_zero(pool):
         np.array([], np.int64), never, clip_norm=CLIP_NORM, size=SIZE, pool=pool
     )
     assert torch.equal(total, torch.zeros(SIZE))
+
+
+@pytest.mark.parametrize("given", [[0, 1, 2], [0, 1, 1, 2, 2], [0]])
+def test_a_unit_that_is_lost_or_comes_twice_is_noticed(given):
+    """A unit added twice would weigh twice its clip norm."""
+    gradients = random_gradients(3)
+    pool = Workers(1)
+    with pytest.raises(RuntimeError, match="of 4 units"):
+        batched_clipped_sum(
+            np.arange(4),
+            lambda part: ([gradients[unit][0][None]] for unit in given),
+            clip_norm=CLIP_NORM,
+            size=SIZE,
+            pool=pool,
+        )
+    pool.close()

@@ -327,7 +327,7 @@ def clip_a_little_late(gradient, clip_norm):
 
 def clipping_before(gradient, clip_norm, add_clipped=clipping.add_clipped):
     total = torch.zeros(sum(part.numel() for part in gradient))
-    add_clipped(total, clipping.as_row(gradient), clip_norm)
+    add_clipped(total, [part[None] for part in gradient], clip_norm)
     return total
 
 
@@ -345,7 +345,7 @@ def clipping_before(gradient, clip_norm, add_clipped=clipping.add_clipped):
 )
 def test_faulty_clip_is_found(monkeypatch, check, fault):
     def add_faulty(total, gradients, clip_norm):
-        for row in gradients:
+        for row in torch.cat([part.flatten(1) for part in gradients], dim=1):
             total.add_(fault([row[:2], row[2:]], clip_norm))
 
     monkeypatch.setattr(clipping, "add_clipped", add_faulty)

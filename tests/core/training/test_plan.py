@@ -142,7 +142,7 @@ def test_every_bundled_recipe_loads():
 
 
 def test_the_preview_says_what_the_plan_will(project, monkeypatch):
-    for name in ("forecast_seconds", "sampling_seconds"):
+    for name in ("training_seconds", "sampling_seconds"):
         monkeypatch.setattr(preview_room, name, lambda *_: 1.0)
     found = preview_room.preview(project)
     plan = bound(project)
@@ -172,7 +172,7 @@ def test_the_plan_states_the_larger_of_two_opinions(project):
 
 @pytest.mark.parametrize("unit", ["image", "patient"])
 def test_the_preview_tells_what_the_other_unit_gets(project, monkeypatch, unit):
-    for name in ("forecast_seconds", "sampling_seconds"):
+    for name in ("training_seconds", "sampling_seconds"):
         monkeypatch.setattr(preview_room, name, lambda *_: 1.0)
     wishes = replace(project, unit=unit)
     others = preview_room.preview(wishes).others
@@ -262,7 +262,7 @@ def test_a_preview_of_nobody_is_refused(project):
 
 
 def test_the_preview_says_that_the_batch_was_lowered(project, monkeypatch):
-    for name in ("forecast_seconds", "sampling_seconds"):
+    for name in ("training_seconds", "sampling_seconds"):
         monkeypatch.setattr(preview_room, name, lambda *_: 1.0)
     few = preview_room.preview(project.changed(declared_count=12))
     assert few.expected_batch == 3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -14,17 +15,13 @@ from core.checkpoints.store import load_checkpoint
 from core.errors import Stopped, UserError
 from core.events import Watcher
 from core.files import write_json
-from core.parallel import Hardware, Workers
-from core.privacy.clipping import clipped_sum
 from core.training import moments as moments_room
 from core.training import trainer
 from core.training.state import TrainingState, load_newest, save_state
-from core.training.units import group_units
-from tests.core.tiny import make_dataset, make_network, make_plan, patients
+from tests.core.tiny import make_dataset, make_plan
 
 pytestmark = pytest.mark.usefixtures("quick_accountant")
 
-CPU = Hardware(device=torch.device("cpu"), precision=torch.float32, threads=1)
 STEPS = 3
 
 
@@ -59,6 +56,23 @@ def stop_at(step: int) -> Watcher:
             seen.append(progress)
 
     return Watcher(report=report, stop_requested=lambda: len(seen) >= step)
+
+
+def before_sums(monkeypatch, look) -> None:
+    """Show `look` the units of every step, before anything is made of them."""
+    real = trainer.summing
+
+    @contextmanager
+    def summing(*arguments):
+        with real(*arguments) as total_of:
+
+            def watched(units, draw):
+                look(units)
+                return total_of(units, draw)
+
+            yield watched
+
+    monkeypatch.setattr(trainer, "summing", summing)
 
 
 def test_charges_every_step_and_both_releases_once(tune, tmp_path, ledger, dataset):
@@ -120,15 +134,14 @@ def test_a_kill_after_the_charge_loses_the_step_and_no_more(
 ):
     plan = make_plan(tmp_path)
     monkeypatch.setattr(trainer, "SECONDS_BETWEEN_STATES", -1.0)
-    real, performed = trainer.clipped_sum, []
+    performed = []
 
-    def killed(*arguments, **options):
+    def begun(units):
         performed.append("begun")
         if len(performed) == fatal_step:
             raise KeyboardInterrupt
-        return real(*arguments, **options)
 
-    monkeypatch.setattr(trainer, "clipped_sum", killed)
+    before_sums(monkeypatch, begun)
     with pytest.raises(KeyboardInterrupt):
         tune(plan)
     assert counted(ledger, plan, dataset) == (0, fatal_step)
@@ -142,15 +155,14 @@ def test_steps_lost_with_the_state_stay_charged(
 ):
     """No state is written between: two updates are lost, and are not made again."""
     plan = make_plan(tmp_path)
-    real, calls = trainer.clipped_sum, []
+    calls = []
 
-    def killed(*arguments, **options):
+    def begun(units):
         calls.append(1)
         if len(calls) == STEPS:
             raise KeyboardInterrupt
-        return real(*arguments, **options)
 
-    monkeypatch.setattr(trainer, "clipped_sum", killed)
+    before_sums(monkeypatch, begun)
     with pytest.raises(KeyboardInterrupt):
         tune(plan)
     tuned = tune(plan)
@@ -161,13 +173,7 @@ def test_steps_lost_with_the_state_stay_charged(
 def test_a_resumed_run_draws_other_units(tmp_path, tune, monkeypatch):
     plan = make_plan(tmp_path)
     drawn = []
-    real = trainer.clipped_sum
-
-    def recording(units, *arguments, **options):
-        drawn.append(tuple(sorted(units.tolist())))
-        return real(units, *arguments, **options)
-
-    monkeypatch.setattr(trainer, "clipped_sum", recording)
+    before_sums(monkeypatch, lambda units: drawn.append(tuple(sorted(units.tolist()))))
     for run in range(4):
         torch.manual_seed(0)
         with pytest.raises(Stopped):
@@ -258,144 +264,6 @@ def test_the_watcher_hears_of_public_figures_only(tune, tmp_path):
     # Equal for every data set of this declared size: totals tell nothing either.
     totals = {p.total for p in heard if p.activity == "Training with privacy"}
     assert totals == {STEPS}
-
-
-class Bench:
-    """A unit gradient on the tiny network, with its parts at hand."""
-
-    def __init__(self, tmp_path, dataset, **changes):
-        self.plan = make_plan(tmp_path, **changes)
-        self.network = make_network()
-        self.parameters = trainer.trained(self.network)
-        self.units = group_units(dataset, self.plan.budget.unit)
-
-    def gradient(self):
-        return trainer._unit_gradient(
-            self.plan, self.network, self.parameters, self.units.draw, CPU
-        )
-
-    def flat(self, unit: int) -> torch.Tensor:
-        return torch.cat([part.flatten() for part in self.gradient()(unit)])
-
-
-@pytest.fixture
-def same_views(monkeypatch):
-    """The views of every unit are drawn alike, whenever they are drawn."""
-    real = trainer.make_views
-
-    def alike(*arguments, generator, **options):
-        return real(*arguments, generator=generator.manual_seed(5), **options)
-
-    monkeypatch.setattr(trainer, "make_views", alike)
-
-
-def shortened(vector: torch.Tensor, bound: float) -> torch.Tensor:
-    return vector * min(1.0, bound / float(vector.norm()))
-
-
-@pytest.mark.usefixtures("same_views")
-def test_clipped_once_after_the_mean_over_the_views(tmp_path, dataset, monkeypatch):
-    """Clipping each view first gives another vector, and another guarantee."""
-    bench = Bench(tmp_path, dataset, augmentation_multiplicity=6)
-    whole = bench.flat(0)
-    singles, real = [], trainer.make_views
-
-    def views_of(*arguments, **options):
-        return list(real(*arguments, **options).split(1))
-
-    for index in range(6):
-        monkeypatch.setattr(
-            trainer, "make_views", lambda *a, i=index, **o: views_of(*a, **o)[i]
-        )
-        singles.append(bench.flat(0))
-    mean = torch.stack(singles).mean(dim=0)
-    torch.testing.assert_close(whole, mean, rtol=1e-4, atol=1e-6)
-    bound = 0.5 * float(min(single.norm() for single in singles))
-    monkeypatch.setattr(trainer, "make_views", real)
-    pool = Workers(1)
-    once = clipped_sum(
-        np.array([0]), bench.gradient(), clip_norm=bound, size=len(whole), pool=pool
-    )
-    pool.close()
-    torch.testing.assert_close(once, shortened(mean, bound), rtol=1e-3, atol=1e-5)
-    per_view = torch.stack([shortened(single, bound) for single in singles]).mean(dim=0)
-    assert float((once - per_view).norm()) > 0.05 * bound
-
-
-@pytest.mark.usefixtures("same_views")
-def test_memory_chunks_change_nothing(tmp_path, dataset, monkeypatch):
-    bench = Bench(tmp_path, dataset, augmentation_multiplicity=5)
-    whole = bench.flat(1)
-    for size in (1, 2, 4):
-        monkeypatch.setattr(trainer, "VIEWS_AT_ONCE", size)
-        torch.testing.assert_close(bench.flat(1), whole, rtol=1e-4, atol=1e-6)
-
-
-@pytest.mark.usefixtures("same_views")
-def test_threads_change_nothing(tmp_path, dataset):
-    bench = Bench(tmp_path, dataset)
-    drawn, sums = np.arange(7), []
-    for threads in (1, 2, 3):
-        pool = Workers(threads)
-        sums.append(
-            clipped_sum(
-                drawn,
-                bench.gradient(),
-                clip_norm=0.01,
-                size=sum(p.numel() for p in bench.parameters),
-                pool=pool,
-            )
-        )
-        pool.close()
-    torch.testing.assert_close(sums[1], sums[0], rtol=1e-4, atol=1e-8)
-    torch.testing.assert_close(sums[2], sums[0], rtol=1e-4, atol=1e-8)
-
-
-def test_views_are_fresh_each_time(tmp_path, dataset):
-    bench = Bench(tmp_path, dataset)
-    assert not torch.equal(bench.flat(0), bench.flat(0))
-
-
-def test_a_unit_whose_gradient_is_not_finite_adds_nothing(
-    tmp_path, dataset, monkeypatch
-):
-    bench = Bench(tmp_path, dataset)
-    real = trainer.to_network
-
-    def broken(pixels):
-        images = real(pixels)
-        images[:, :, 0, 0] = float("nan")
-        return images
-
-    monkeypatch.setattr(trainer, "to_network", broken)
-    size = sum(p.numel() for p in bench.parameters)
-    pool = Workers(1)
-    total = clipped_sum(
-        np.array([0, 1]), bench.gradient(), clip_norm=0.01, size=size, pool=pool
-    )
-    pool.close()
-    assert torch.equal(total, torch.zeros(size))
-
-
-@pytest.mark.usefixtures("same_views")
-def test_a_patient_counts_once_however_many_images(tmp_path, monkeypatch):
-    dataset = make_dataset(20, patients=4)
-    bench = Bench(tmp_path, dataset, unit=patients(3), augmentation_multiplicity=2)
-    seen, real = [], trainer.mean_loss
-
-    def loss(network, views, *rest):
-        seen.append(len(views.clean))
-        return real(network, views, *rest)
-
-    monkeypatch.setattr(trainer, "mean_loss", loss)
-    size = sum(p.numel() for p in bench.parameters)
-    pool = Workers(1)
-    total = clipped_sum(
-        np.array([2]), bench.gradient(), clip_norm=1e-4, size=size, pool=pool
-    )
-    pool.close()
-    assert seen == [3 * 2]
-    assert float(total.double().norm()) <= 1e-4 * (1 + 1e-6)
 
 
 def test_states_two_are_kept_and_a_damaged_one_is_passed_over(folder):
