@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import platform
-import resource
 import subprocess
 import sys
 import time
@@ -57,8 +56,8 @@ class Case:
 
 
 CASES = (
-    Case(name="starter", views=256, rounds=3, plain_rows=(32, 64, 128)),
-    Case(name="paper, 80 M", views=16, rounds=2, plain_rows=(16,)),
+    Case(name="starter", views=256, rounds=4, plain_rows=(32, 64, 128)),
+    Case(name="paper, 80 M", views=16, rounds=1, plain_rows=(16,)),
 )
 
 
@@ -117,6 +116,7 @@ class Bench:
         from opacus.grad_sample import GradSampleModule
 
         wrapped = GradSampleModule(self.case.network(), loss_reduction="sum")
+        wrapped.train()  # Its hooks sleep in evaluation mode; there is no dropout.
         weights = [w for w in wrapped.parameters() if w.requires_grad]
         problem = replace(self.problem, network=wrapped)
         units = max(1, rows // multiplicity)
@@ -168,9 +168,9 @@ def seconds(work: Callable[[], object], rounds: int = 1) -> float:
 
 
 def in_turn(rounds: int, *works: Callable[[], object]) -> list[list[float]]:
-    """Seconds of each, round by round, after one round that does not count."""
-    found = [[seconds(work) for work in works] for _ in range(rounds + 1)]
-    return [list(times) for times in zip(*found[1:], strict=True)]
+    """Seconds of each, round by round."""
+    found = [[seconds(work) for work in works] for _ in range(rounds)]
+    return [list(times) for times in zip(*found, strict=True)]
 
 
 def machine(hardware: Hardware) -> str:
@@ -185,7 +185,7 @@ def machine(hardware: Hardware) -> str:
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_private_steps_are_as_fast_as_plain_ones(case, monkeypatch):
-    monkeypatch.setattr(tuner, "SECONDS", 1e9 if case.name == "starter" else 1.0)
+    monkeypatch.setattr(tuner, "SECONDS", 60.0)
     bench = Bench(case)
     choices = bench.plain_choices()
     plain = min(choices, key=lambda work: seconds(lambda: work(case.views), 2))
@@ -197,7 +197,8 @@ def test_private_steps_are_as_fast_as_plain_ones(case, monkeypatch):
     ratios = {}
     for multiplicity in MULTIPLICITIES:
         make = _random_rows(bench.network, multiplicity, bench.hardware.device)
-        pace = choose_pace(bench.problem, make, bench.hardware)
+        if multiplicity <= case.views:
+            pace = choose_pace(bench.problem, make, bench.hardware)
         views = bench.views(multiplicity)
         private_times, plain_times = in_turn(
             case.rounds,
@@ -258,7 +259,9 @@ def peak_memory(name: str, kind: str) -> float:
     """MiB of one step's gradients, weights and optimiser included."""
 
     def taken() -> float:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        lines = Path("/proc/self/status").read_text().splitlines()
+        peak = next(line for line in lines if line.startswith("VmHWM"))
+        return int(peak.split()[1]) / 1024
 
     before = taken()
     bench = Bench(next(case for case in CASES if case.name == name))

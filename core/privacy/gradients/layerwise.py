@@ -15,7 +15,6 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
-from torch.nn.grad import conv2d_weight
 from torch.utils.hooks import RemovableHandle
 
 from core.privacy.gradients.rows import Problem, UnitRows
@@ -36,15 +35,15 @@ def _convolution(
 ) -> dict[str, Tensor]:
     assert isinstance(layer, nn.Conv2d) and isinstance(layer.padding, tuple)
     # One call for each unit: unfolding the input would take nine times its memory.
-    weights = [
-        conv2d_weight(  # type: ignore[no-untyped-call]
-            own, layer.weight.shape, back, stride=layer.stride, padding=layer.padding,
-            dilation=layer.dilation, groups=layer.groups,
+    found = [
+        torch.ops.aten.convolution_backward(
+            back, own, layer.weight, [layer.out_channels], layer.stride, layer.padding,
+            layer.dilation, False, [0, 0], layer.groups, (False, True, True),
         )
         for own, back in zip(given.chunk(b), came.chunk(b), strict=True)
     ]  # fmt: skip
-    biases = came.reshape(b, -1, *came.shape[1:]).sum(dim=(1, 3, 4))
-    return {"weight": torch.stack(weights), "bias": biases}
+    _, weights, biases = zip(*found, strict=True)
+    return {"weight": torch.stack(weights), "bias": torch.stack(biases)}
 
 
 def _normalisation(
@@ -56,16 +55,16 @@ def _normalisation(
     _, means, scales = torch.native_group_norm(
         given, None, None, n, channels, positions, groups, layer.eps
     )
-    # Σ back·(x − mean)·scale over the positions, without writing (x − mean) down.
-    back, put_in = came.reshape(n, channels, -1), given.reshape(n, channels, -1)
-    biases = back.sum(dim=2)
-    products = torch.linalg.vecdot(back, put_in).view(n, groups, -1)
-    centred = products - means[..., None] * biases.view(n, groups, -1)
-    weights = centred * scales[..., None]
-    return {
-        "weight": weights.reshape(b, -1, channels).sum(dim=1),
-        "bias": biases.reshape(b, -1, channels).sum(dim=1),
-    }
+    put_in, back, r = given.contiguous(), came.contiguous(), n // b
+    found = [
+        torch.ops.aten.native_group_norm_backward(
+            back[i : i + r], put_in[i : i + r], means[i : i + r], scales[i : i + r],
+            layer.weight, r, channels, positions, groups, (False, True, True),
+        )
+        for i in range(0, n, r)
+    ]  # fmt: skip
+    _, weights, biases = zip(*found, strict=True)
+    return {"weight": torch.stack(weights), "bias": torch.stack(biases)}
 
 
 def _embedding(
