@@ -10,10 +10,12 @@ STATE = "training/state.py"
 TRAINER = "training/trainer.py"
 BUDGET = "privacy/budget.py"
 MECHANISM = "privacy/mechanism.py"
+DISTRIBUTED = "training/distributed.py"
 
 IN_PLAN = "training/test_plan.py::"
 IN_PURSE = "training/test_purse.py::"
 IN_TRAINER = "training/test_trainer.py::"
+DEALT = "training/test_distributed.py::test_each_unit_is_dealt_to_one_process"
 
 PLAN_MUTANTS = (
     Mutant(
@@ -173,6 +175,14 @@ PURSE_MUTANTS = (
         tests=("training/test_state.py",),
     ),
     Mutant(
+        name="a step that was cut short is charged to nobody",
+        file=TRAINER,
+        correct="                noisy = private_step(",
+        wrong="                purse.commit = lambda charge: None\n"
+        "                noisy = private_step(",
+        tests=("training/test_resume.py",),
+    ),
+    Mutant(
         name="steps are counted by what reached the weights",
         file=TRAINER,
         correct="while (left := purse.steps_left()) > 0:",
@@ -195,5 +205,31 @@ PURSE_MUTANTS = (
             IN_TRAINER
             + "test_a_run_whose_states_are_all_damaged_is_not_passed_off_as_trained",
         ),
+    ),
+)
+
+# What only real processes show is in tests/core/training/test_distributed.py: noise of
+# every process, a sum that is lost or in half precision, weights that drift.
+DEALING_MUTANTS = (
+    Mutant(
+        name="two processes are dealt the same units",
+        file=DISTRIBUTED,
+        correct="for unit in part]), rank)",
+        wrong="for unit in parts[0]]), rank)",
+        tests=(DEALT,),
+    ),
+    Mutant(
+        name="the leader keeps what it deals",
+        file=DISTRIBUTED,
+        correct="        return own\n",
+        wrong="        return drawn\n",
+        tests=(DEALT,),
+    ),
+    Mutant(
+        name="units that do not divide are dropped",
+        file=DISTRIBUTED,
+        correct="np.array_split(drawn, self.size)",
+        wrong="np.split(drawn[: len(drawn) // self.size * self.size], self.size)",
+        tests=(DEALT,),
     ),
 )

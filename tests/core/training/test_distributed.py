@@ -214,6 +214,20 @@ def test_without_torchrun_there_is_one_process(monkeypatch):
     assert processes() == 4
 
 
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 17])
+def test_each_unit_is_dealt_to_one_process(monkeypatch, count):
+    """Distinct ones add up to the sample that one process would have had."""
+    sent = {}
+    monkeypatch.setattr(
+        Crew, "_send", lambda _, packet, to: sent.update({to: unpacked(bytes(packet))})
+    )
+    drawn = np.random.default_rng(count).permutation(99)[:count]
+    own = Crew(size=3).deal(drawn, lambda unit: (np.array([unit]),))
+    others = [int(unit[0]) for part in sent.values() for (unit,) in part]
+    assert sorted(sent) == [1, 2]
+    assert sorted([*own.tolist(), *others]) == sorted(drawn.tolist())
+
+
 @pytest.mark.parametrize("rows", [(), (1,), (2, 1, 3)])
 def test_records_arrive_as_they_were_sent(rows):
     rng = np.random.default_rng(0)
