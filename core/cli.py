@@ -115,6 +115,9 @@ def build_parser() -> argparse.ArgumentParser:
     bring.add_argument("--json", action="store_true")
 
     run = add("run", _run, "Do all stages; started again, goes on where it stopped.")
+    run.epilog = (
+        "On G graphics cards: torchrun --nproc-per-node G -m core.cli run PROJECT ..."
+    )
     run.add_argument("project", type=Path, help="project folder, made if not there")
     run.add_argument("--config", type=Path, help="TOML file of wishes to start from")
     run.add_argument("--release", type=Path, help="where to write the release")

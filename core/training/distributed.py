@@ -265,9 +265,9 @@ def _connected() -> Iterator[None]:
         yield
     except RuntimeError as error:
         raise ProcessLost(
-            "Another process of the run died or does not answer: see its message, and "
-            "start the same command again; what was charged stays charged, and "
-            "training goes on from the last state."
+            "Another process of the run ended, or does not answer: do what its message "
+            "says, or start the same command again; what was charged stays charged, "
+            "and training goes on from the last state."
         ) from error
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 
-from core.checkpoints.store import load_checkpoint, load_weights
+from core.checkpoints.store import load_checkpoint
 from core.diffusion.adapters import ALL, choose
 from core.diffusion.networks import DenoisingNetwork, parameter_count
+from core.errors import UserError
 from core.files import write_atomically
 from core.training.recipe import Recipe
 
@@ -32,7 +34,7 @@ def narrow(
         return
     kept = folder / START
     if resuming:
-        load_weights(network, kept)
+        _fill(network, kept)
     else:
         weights = {
             name: tensor.detach().cpu().contiguous()
@@ -40,6 +42,18 @@ def narrow(
         }
         write_atomically(kept, lambda file: save_file(weights, file))
     choose(network, recipe.trained, recipe.lora_rank)
+
+
+def _fill(network: DenoisingNetwork, kept: Path) -> None:
+    """In place: where the weights are and how they are shared stays as it was."""
+    try:
+        network.load_state_dict(load_file(kept))
+    except (SafetensorError, OSError, RuntimeError):
+        raise UserError(
+            f"The weights {kept} that this run started from are damaged or gone: "
+            "restore them from a backup, or start a new project; what was charged "
+            "stays charged."
+        ) from None
 
 
 def trained_parameters(model: Path, recipe: Recipe) -> int:

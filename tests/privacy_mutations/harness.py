@@ -31,8 +31,10 @@ HANGS_OR_DIES, BROKEN = -1, -2
 """Outcomes beside pytest's exit codes: ended by a signal; the experiment failed."""
 
 HEAVY = (
-    "torch", "numpy", "scipy.stats", "scipy.optimize", "dp_accounting.pld",
-    "diffusers", "hypothesis", "safetensors.torch", "PIL.Image", "pytest",
+    "torch", "numpy", "scipy.stats", "scipy.optimize", "scipy.signal", "scipy.fft",
+    "dp_accounting.pld", "dp_accounting.rdp", "dp_accounting.mechanism_calibration",
+    "opacus.accountants", "diffusers.models.unets.unet_2d", "hypothesis",
+    "safetensors.torch", "PIL.Image", "pytest",
 )  # fmt: skip
 
 
@@ -45,7 +47,7 @@ class Mutant:
         file: Below `core`.
         correct: Occurs exactly once there.
         wrong: What a bad day would have made of it.
-        tests: Files or folders below `tests/core`.
+        tests: Files below `tests/core`, or single tests in them (file::test).
     """
 
     name: str

@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
+from tests.privacy_mutations.accounting_mutants import (
+    ACCOUNTING_MUTANTS,
+    COMPARISON_MUTANTS,
+    LOSS_MUTANTS,
+)
 from tests.privacy_mutations.harness import Mutant
+from tests.privacy_mutations.ledger_mutants import LEDGER_MUTANTS, SPENDING_MUTANTS
+from tests.privacy_mutations.plan_mutants import (
+    DEALING_MUTANTS,
+    PLAN_MUTANTS,
+    PURSE_MUTANTS,
+)
 
 NOISE = "privacy/noise.py"
 SAMPLING = "privacy/sampling.py"
@@ -303,4 +314,9 @@ _PLAN_AND_UNITS = (
     ),
 )
 
-MUTANTS = (*_NOISE, *_SAMPLING, *_MECHANISM, *_MOMENTS, *_PLAN_AND_UNITS)
+MUTANTS = (
+    *_NOISE, *_SAMPLING, *_MECHANISM, *_MOMENTS, *_PLAN_AND_UNITS,
+    *ACCOUNTING_MUTANTS, *LOSS_MUTANTS, *COMPARISON_MUTANTS,
+    *LEDGER_MUTANTS, *SPENDING_MUTANTS,
+    *PLAN_MUTANTS, *PURSE_MUTANTS, *DEALING_MUTANTS,
+)  # fmt: skip

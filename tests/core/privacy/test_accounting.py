@@ -291,6 +291,33 @@ def test_calibrated_noise_keeps_the_target_and_wastes_little(target):
     assert epsilon(charges_at(noise * 0.995), DELTA, ADD_REMOVE, FINE) > target
 
 
+@pytest.mark.parametrize("relation", list(Relation))
+def test_calibrated_noise_never_exceeds_its_target(relation):
+    def charges_at(noise: float) -> list[Charge]:
+        return [Charge(noise_multiplier=20.0, count=1), steps(noise, 9, 80, 8)]
+
+    noise = calibrate(charges_at, 0.8, DELTA, relation)
+    for interval in (None, FINE):
+        assert epsilon(charges_at(noise), DELTA, relation, interval) <= 0.8
+    assert epsilon(charges_at(noise * 0.99), DELTA, relation) > 0.8
+
+
+def test_a_charges_event_is_all_of_it():
+    """What the release is rechecked by, and what the second accountant hears."""
+    capped = steps(2.0, 20, 500, 50)
+    assert capped.event() == dp_accounting.SelfComposedDpEvent(
+        dp_accounting.TruncatedSubsampledGaussianDpEvent(500, 0.1, 91, 2.0), 20
+    )
+    sampled = dp_accounting.PoissonSampledDpEvent(
+        0.1, dp_accounting.GaussianDpEvent(2.0)
+    )
+    assert capped.uncapped().event() == dp_accounting.SelfComposedDpEvent(sampled, 20)
+    release = Charge(noise_multiplier=3.0, count=2)
+    assert release.event() == dp_accounting.SelfComposedDpEvent(
+        dp_accounting.GaussianDpEvent(3.0), 2
+    )
+
+
 @pytest.mark.parametrize("relation", [ADD_REMOVE, EXCHANGE])
 @pytest.mark.parametrize(
     ("population", "batch", "count", "target", "delta"),

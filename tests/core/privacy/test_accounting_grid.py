@@ -177,7 +177,7 @@ def one_step_delta(noise: float, q: float, value: float) -> float:
 
 
 @pytest.mark.parametrize("noise", [0.5, 1.0, 2.0, 6.0])
-@pytest.mark.parametrize("probability", [0.01, 0.1, 0.5])
+@pytest.mark.parametrize("probability", [0.01, 0.1, 0.3, 0.5])
 def test_one_step_is_the_closed_form(noise, probability):
     step = charge(noise, probability, 1)
     for value in (0.0, 0.01, 0.2, 1.0, 3.0):

@@ -8,6 +8,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
@@ -57,6 +58,8 @@ def test_equal_charges_add_up_over_all_runs(ledger):
     own = {c.noise_multiplier: c.count for c in ledger.charged("data", TERMS, "a")}
     assert own == {2.0: 2, 9.0: 1}
     assert ledger.charged("data", TERMS, "b") == (STEP,)
+    runs = {(of.run, of.terms): added for of, added in ledger.accounts("data").items()}
+    assert runs[("b", TERMS)] == (STEP,) and len(runs) == 3
 
 
 def test_it_survives_being_reopened(ledger, path):
@@ -85,10 +88,9 @@ def test_every_commit_waits_for_the_disk(ledger):
 @pytest.mark.parametrize("sql", ["UPDATE entries SET count = 1", "DELETE FROM entries"])
 def test_rows_can_neither_be_changed_nor_deleted(ledger, path, sql):
     ledger.commit(account(), STEP)
-    other = sqlite3.connect(path)
-    with pytest.raises(sqlite3.IntegrityError, match="append-only"):
+    refused = pytest.raises(sqlite3.IntegrityError, match="append-only")
+    with closing(sqlite3.connect(path)) as other, refused:
         other.execute(sql)
-    other.close()
 
 
 def test_charges_of_an_older_version_count_with_todays_defaults(ledger):

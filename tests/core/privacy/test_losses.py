@@ -79,14 +79,14 @@ def test_the_worse_direction_counts(uneven):
 
 
 def test_a_mixture_on_a_coarser_grid_lands_where_it_belongs(uneven):
-    other = distribution([0.25, 0.75], lowest=-1, interval=0.3)
+    other = distribution([0.25, 0.7], lowest=-1, interval=0.3, infinite=0.05)
     mixed = uneven.mixed_with(other, 0.2)
     assert mixed.lowest == -3
     expected = 0.8 * np.concatenate([[0], uneven.masses])
     expected[0] += 0.2 * 0.25
-    expected[3] += 0.2 * 0.75
+    expected[3] += 0.2 * 0.7
     assert mixed.masses == pytest.approx(expected)
-    assert mixed.infinite == pytest.approx(0.8 * 0.01)
+    assert mixed.infinite == pytest.approx(0.8 * 0.01 + 0.2 * 0.05)
 
 
 def test_a_mixture_keeps_what_is_equal_in_both_directions_one_object(uneven):

@@ -33,6 +33,26 @@ def test_normal_of_mean_zero(large):
     assert abs(stats.kurtosis(values)) < 0.03
 
 
+@pytest.mark.parametrize("scale", [2 / 3, 0.97, 1.03, 3 / 2])
+def test_the_same_test_rejects_a_wrong_scale(large, scale):
+    """A test that no noise can fail would show nothing."""
+    values = scale * large.numpy()[:200_000] / 3.0
+    assert stats.kstest(values, "norm").pvalue < 1e-6
+
+
+def test_no_call_resembles_another():
+    """Neither value by value nor shifted, as one key for all tensors would make it."""
+    calls, size = 8, 50_000
+    drawn = np.stack([gaussian(size, 1.0).numpy() for _ in range(calls)])
+    limit = 6 / size**0.5
+    for shift in (0, 1, 64):
+        found = np.corrcoef(drawn, np.roll(drawn, shift, axis=1))
+        same = np.eye(2 * calls, dtype=bool)
+        if shift == 0:  # The second half is then the first.
+            same |= np.roll(same, calls, axis=1)
+        assert np.abs(found[~same]).max() < limit
+
+
 def test_single_precision_and_hardly_a_value_twice(large):
     assert large.dtype is torch.float32
     # bfloat16 would leave a few hundred distinct values of a million.

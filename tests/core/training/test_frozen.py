@@ -11,9 +11,9 @@ from core.disclosure import adapters, frozen_parts
 from core.errors import Stopped, UserError
 from core.events import Watcher
 from core.training import trainer
-from core.training.frozen import START, trained_parameters
+from core.training.frozen import START, narrow, trained_parameters
 from core.training.state import TrainingState, load_newest
-from tests.core.tiny import make_dataset, make_plan
+from tests.core.tiny import make_dataset, make_network, make_plan
 
 pytestmark = pytest.mark.usefixtures("quick_accountant")
 
@@ -102,6 +102,21 @@ def test_a_start_that_is_damaged_or_gone_is_refused(tune, tmp_path, folder, dama
         (folder / START).write_bytes((folder / START).read_bytes()[:100])
     with pytest.raises(UserError, match=START):
         tune(plan)
+
+
+def test_a_resume_leaves_the_weights_where_they_are(tmp_path, folder):
+    """On a graphics card, say; what was kept is read into memory."""
+    recipe = make_plan(tmp_path, **CHOICES["part"]).recipe
+    networks = [make_network().double() for _ in range(2)]
+    with torch.no_grad():
+        networks[1].unet.conv_in.weight.zero_()
+    for resuming, network in enumerate(networks):
+        before = {name: p.data_ptr() for name, p in network.named_parameters()}
+        narrow(network, recipe, folder, resuming=bool(resuming))
+        after = {name: p.data_ptr() for name, p in network.named_parameters()}
+        assert after == before
+        assert {p.dtype for p in network.parameters()} == {torch.float64}
+    assert networks[1].unet.conv_in.weight.any()
 
 
 def test_everything_needs_no_start(tune, tmp_path, folder):

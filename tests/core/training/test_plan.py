@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 
 from core.errors import UserError
-from core.privacy.accounting import epsilon
+from core.privacy.accounting import Charge, epsilon
+from core.privacy.budget import Relation
 from core.privacy.second_opinion import second_epsilon
 from core.training import plan as planning
 from core.training import preview as preview_room
@@ -61,6 +62,43 @@ def test_everything_together_keeps_the_budget(project, unit):
     assert repr(project.epsilon) in plan.sentence() and unit in plan.sentence()
 
 
+@pytest.fixture
+def one_opinion(monkeypatch):
+    """The other accountant takes ten seconds, and is tested elsewhere."""
+    monkeypatch.setattr(planning, "second_epsilon", lambda *_: 0.0)
+
+
+@pytest.mark.usefixtures("one_opinion")
+@pytest.mark.parametrize("relation", list(Relation))
+def test_the_calibration_is_over_everything(project, relation):
+    """Both releases of moments and every step that will be made, written out here."""
+    plan = bound(project.changed(relation=relation.value))
+    moments, mechanism = plan.moments, plan.mechanism
+    everything = [
+        Charge(noise_multiplier=moments.means_noise, count=1),
+        Charge(noise_multiplier=moments.squares_noise, count=1),
+        Charge(
+            noise_multiplier=mechanism.noise_multiplier,
+            count=load_recipe(project.recipe).steps,
+            sampling_probability=4 / 80,
+            population=80,
+            batch_cap=mechanism.batch_cap,
+        ),
+    ]
+    assert 0.99 * 0.5 < epsilon(everything, 1e-3, relation) <= 0.5
+    assert list(plan.charges()) == everything
+
+
+def test_a_claim_is_never_rounded(project):
+    """1.2345678 is not 1.23457, which would be more, nor 1.23456."""
+    for value in (1.2345678, 9.9999999, 0.1, 3.0):
+        sentence = planning.promise(planning.read_budget(
+            project.changed(epsilon=value, delta=1.2345678e-7)
+        ), 80)  # fmt: skip
+        assert f"(ε = {value!r}, δ = 1.2345678e-7," in sentence.replace("3,", "3.0,")
+
+
+@pytest.mark.usefixtures("one_opinion")
 def test_its_numbers_are_the_declared_ones(project):
     """Two folders of different size behind one declaration give one mechanism."""
     few, many = bound(project, 10), bound(project, 80)
@@ -75,6 +113,7 @@ def test_a_plan_survives_json(project):
     assert plan_from_facts(json.loads(json.dumps(plan_facts(plan)))) == plan
 
 
+@pytest.mark.usefixtures("one_opinion")
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
@@ -157,8 +196,9 @@ def test_the_preview_says_what_the_plan_will(project, monkeypatch):
 def test_no_plan_is_made_when_one_accountant_finds_more(
     project, monkeypatch, accountant
 ):
-    known = bound(project)
-    monkeypatch.setattr(planning, accountant, lambda *_: 1.001 * known.budget.epsilon)
+    others = {"epsilon", "second_epsilon"} - {accountant}
+    monkeypatch.setattr(planning, others.pop(), lambda *_: 0.0)
+    monkeypatch.setattr(planning, accountant, lambda *_: 1.001 * project.epsilon)
     with pytest.raises(RuntimeError, match="accountants"):
         bound(project)
 
@@ -168,6 +208,15 @@ def test_the_plan_states_the_larger_of_two_opinions(project):
     charges, budget = plan.charges(), plan.budget
     found = second_epsilon(charges, budget.delta, budget.relation)
     assert found == pytest.approx(plan.epsilon, rel=1e-3) and found <= plan.epsilon
+
+
+@pytest.mark.parametrize("opinions", [(0.4, 0.45), (0.45, 0.4)])
+def test_the_plan_states_the_larger_of_two_opinions_whichever_it_is(
+    project, monkeypatch, opinions
+):
+    for name, value in zip(("epsilon", "second_epsilon"), opinions, strict=True):
+        monkeypatch.setattr(planning, name, lambda *_, found=value: found)
+    assert bound(project).epsilon == 0.45
 
 
 @pytest.mark.parametrize("unit", ["image", "patient"])
