@@ -191,6 +191,7 @@ def _add_wishes(command: argparse.ArgumentParser) -> None:
     from core.workspace import Project
 
     kinds: dict[str, Any] = {"epsilon": float, "delta": float}
+    told = {"recipe": _recipe_list()}
     for field in fields(Project):
         option = "--" + field.name.replace("_", "-")
         if isinstance(field.default, bool):
@@ -201,7 +202,16 @@ def _add_wishes(command: argparse.ArgumentParser) -> None:
             option,
             type=kinds.get(field.name, int if whole else str),
             default=None,
+            help=told.get(field.name),
         )
+
+
+def _recipe_list() -> str:
+    """The bundled recipes, for the help; a TOML file does as well."""
+    from core.training.bundled import recipe_titles
+
+    listed = "; ".join(f"{name}: {title}" for name, title in recipe_titles().items())
+    return f"a TOML file, or one of: {listed}".replace("%", "%%")
 
 
 def _wishes(options: argparse.Namespace) -> dict[str, Any]:

@@ -201,6 +201,7 @@ def mechanism(facts: AuditFacts, found: Bounds) -> Items:
         "sampling": [_sampling(facts, step) for step in steps] or None,
         "normaliser": facts.divisor,
         "augmentation_multiplicity": facts.augmentation_multiplicity,
+        "views": facts.views,
         "loss_averaging_inside_clip": True,
         "trainable_params": facts.trainable_parameters,
         "frozen_parts": facts.frozen_parts,
@@ -215,6 +216,7 @@ def mechanism(facts: AuditFacts, found: Bounds) -> Items:
         "sampler.name": facts.sampler["name"],
         "sampler.steps": facts.sampler["steps"],
         "sampler.guidance": facts.sampler["guidance"],
+        "sampler.churn": facts.sampler.get("churn"),
         "sampler.post_filtering_rule": "none: every image that was sampled is "
         "released; nothing is filtered against private data",
     }

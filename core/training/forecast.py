@@ -34,8 +34,15 @@ def sampling_seconds(
 ) -> float:
     """Time of drawing the synthetic images, in seconds."""
     rate = _views_per_second(card.folder, recipe.augmentation_multiplicity, device)
-    calls = recipe.images_per_class * classes * recipe.sampler_steps
-    return calls * FORWARD_SHARE / rate
+    images = recipe.images_per_class * classes
+    return images * network_calls(recipe) * FORWARD_SHARE / rate
+
+
+def network_calls(recipe: Recipe) -> int:
+    """How often the network is asked for one synthetic image."""
+    # Heun asks twice a step, but once in the last; guidance asks for two classes.
+    times = 2 * recipe.sampler_steps - 1 if recipe.sampler == "heun" else 0
+    return (times or recipe.sampler_steps) * (2 if recipe.guidance else 1)
 
 
 @lru_cache(maxsize=16)

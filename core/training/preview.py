@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from core.checkpoints.catalogue import find
 from core.privacy.accounting import Charge, epsilon
 from core.privacy.budget import Budget, UnitKind
 from core.privacy.comparison import other_unit_epsilon
 from core.training.forecast import forecast_seconds, sampling_seconds
-from core.training.plan import (
+from core.training.plan import bind, promise
+from core.training.wishes import (
     DEFAULT_DECLARED,
-    bind,
+    changes_to_recipe,
     declared_count,
-    lowered_batch,
-    promise,
     read_budget,
     read_recipe,
+    starting_card,
 )
 from core.workspace import Project
 
@@ -61,7 +60,7 @@ def preview(project: Project) -> BudgetPreview:
         UserError: when a field is out of range, or the fields do not fit together.
     """
     budget, recipe = read_budget(project), read_recipe(project)
-    declared = declared_count(project)
+    card, declared = starting_card(project, recipe), declared_count(project)
     mechanism, moments = bind(budget, declared, recipe, PREVIEW_CLASSES)
     releases: tuple[Charge, ...] = ()
     if moments:
@@ -79,7 +78,6 @@ def preview(project: Project) -> BudgetPreview:
         )
         for step in points
     )
-    card = find(project.checkpoint)
     return BudgetPreview(
         noise_multiplier=mechanism.noise_multiplier,
         epsilon_curve=curve,
@@ -119,8 +117,7 @@ def _warnings(project: Project, steps: int) -> tuple[str, ...]:
             f"No public number of records is declared yet: {DEFAULT_DECLARED:,} is "
             "assumed here."
         )
-    if lowered := lowered_batch(project):
-        found.append(lowered)
+    found += changes_to_recipe(project)
     if project.epsilon > HIGH_EPSILON:
         found.append(
             f"ε = {project.epsilon:g} is above what published work uses: the bound "

@@ -46,6 +46,8 @@ class PublicTraining:
         ema_decay: Of the averaged weights that are kept.
         timesteps: Which noise levels are trained.
         flip: Whether images may be mirrored.
+        crop: How many pixels they may be shifted.
+        label_dropout: Share of them that is shown without its class.
         seed: Public: makes the run repeatable.
     """
 
@@ -56,6 +58,8 @@ class PublicTraining:
     ema_decay: float
     timesteps: TimestepMixture
     flip: bool
+    crop: int = 0
+    label_dropout: float = 0.0
     seed: int = 0
 
     def rate_at(self, step: int) -> float:
@@ -140,7 +144,8 @@ def _gradients(
     """Mean loss and its gradient, the batch dealt out to the workers."""
     views = make_views(
         images, labels, multiplicity=1, timesteps=training.timesteps,
-        flip=training.flip, generator=generator,
+        flip=training.flip, generator=generator, crop=training.crop,
+        label_dropout=training.label_dropout, null_label=network.config.null_label,
     )  # fmt: skip
     parts = [
         tensor.to(hardware.device).tensor_split(pool.threads)

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 from core.diffusion.adapters import ALL, check_choice
-from core.diffusion.samplers import check_sampler
+from core.diffusion.presets import PRESETS
+from core.diffusion.process import Process
+from core.diffusion.samplers import STILL, Churn, check_sampler
 from core.diffusion.timesteps import TimestepMixture
 from core.errors import UserError
 from core.training.bundled import recipe_folder, recipe_names
@@ -54,6 +56,19 @@ class Recipe:
         trained: Parts of the network that DP-SGD trains (`diffusion.adapters.PARTS`).
             The warm-up, which costs nothing more, always trains all.
         lora_rank: Rank of the adapters trained beside every attention; 0 for none.
+        needs: What it takes to run it, in words for people; "" for nothing special.
+        network: A network to train from nothing (`diffusion.presets.PRESETS`); "" to
+            start from the checkpoint that the project names.
+        parameterisation: How the network must have been trained, or is to be when it
+            starts from nothing, as `Process.parse` reads it; "" for whatever the
+            checkpoint's card says.
+        steps_at_epsilon: The ε for which `steps` is meant; for another ε they grow and
+            shrink with it (Ghalebikesabi et al. 2023, sec. 5.5). 0: whatever ε is.
+        crop: How many pixels a view may be shifted, each way.
+        label_dropout: Share of the images whose views are shown without their class.
+        guidance: Of the sampler, away from no class; 0 for none.
+        churn_amount, churn_from, churn_to, churn_noise: Noise that the sampler "heun"
+            adds back (`diffusion.samplers.Churn`).
     """
 
     name: str
@@ -82,6 +97,17 @@ class Recipe:
     images_per_class: int
     trained: tuple[str, ...] = (ALL,)
     lora_rank: int = 0
+    needs: str = ""
+    network: str = ""
+    parameterisation: str = ""
+    steps_at_epsilon: float = 0.0
+    crop: int = 0
+    label_dropout: float = 0.0
+    guidance: float = 0.0
+    churn_amount: float = STILL.amount
+    churn_from: float = STILL.from_sigma
+    churn_to: float = STILL.to_sigma
+    churn_noise: float = STILL.noise
 
     def __post_init__(self) -> None:
         """Refuse a recipe that cannot run.
@@ -107,19 +133,54 @@ class Recipe:
         for name in positive:
             if not getattr(self, name) > 0:
                 raise self._refused(name, "above 0")
-        for name in ("warmup_steps", "moment_noise_edge"):
+        for name in ("warmup_steps", "moment_noise_edge", "crop", "steps_at_epsilon"):
             if getattr(self, name) < 0:
                 raise self._refused(name, "0 or more")
         if not 0 <= self.ema_decay <= 1:
             raise self._refused("ema_decay", "between 0 and 1")
-        check_sampler(self.sampler, self.sampler_steps)
+        self._check_network()
+        self._check_labels()
+        check_sampler(self.sampler, self.sampler_steps, self.guidance, self.churn)
         check_choice(self.trained, self.lora_rank)
         _ = self.timesteps
+
+    def _check_network(self) -> None:
+        if self.network not in ("", *PRESETS):
+            raise self._refused("network", f"empty or one of {', '.join(PRESETS)}")
+        if self.parameterisation:
+            Process.parse(self.parameterisation)
+        elif self.network:
+            raise self._refused(
+                "parameterisation", "named (eps, v, vp, ve, edm) for a network that "
+                "starts from nothing",
+            )  # fmt: skip
+        if self.network and (ALL not in self.trained):
+            raise self._refused("trained", '["all"] for a network that starts from '
+                                "nothing")  # fmt: skip
+
+    def _check_labels(self) -> None:
+        if not 0 <= self.label_dropout < 1:
+            raise self._refused("label_dropout", "at least 0 and below 1")
+        if self.guidance and not self.label_dropout:
+            raise self._refused(
+                "label_dropout", "above 0 for a sampler with guidance, so that the "
+                "network learns to draw without a class",
+            )  # fmt: skip
 
     def _refused(self, name: str, wanted: str) -> UserError:
         return UserError(
             f"In the recipe {self.name}, {name.replace('_', ' ')} must be {wanted}, "
             f"not {getattr(self, name)!r}: correct it."
+        )
+
+    @property
+    def churn(self) -> Churn:
+        """The sampler's churn as a type."""
+        return Churn(
+            amount=self.churn_amount,
+            from_sigma=self.churn_from,
+            to_sigma=self.churn_to,
+            noise=self.churn_noise,
         )
 
     @property

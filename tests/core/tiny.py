@@ -29,6 +29,13 @@ CONFIG = NetworkConfig(
     classes=3,
 )
 
+LATER_FIELDS = {
+    "trained", "lora_rank",
+    "needs", "network", "parameterisation", "steps_at_epsilon", "crop", "label_dropout",
+    "guidance", "churn_amount", "churn_from", "churn_to", "churn_noise",
+}  # fmt: skip
+"""Fields of a recipe that came after the first version."""
+
 RECIPE = """
 title = "Tiny: for tests"
 batch_size = 4

@@ -11,15 +11,17 @@ import pytest
 import torch
 
 from core.checkpoints.store import load_checkpoint
+from core.diffusion.networks import LABEL_TABLE
 from core.errors import Stopped, UserError
 from core.events import Watcher
 from core.files import write_json
 from core.parallel import Hardware, Workers
 from core.privacy.clipping import clipped_sum
 from core.training import moments as moments_room
-from core.training import trainer
+from core.training import trainer, warmup
 from core.training.state import TrainingState, load_newest, save_state
 from core.training.units import group_units
+from core.training.warmup import public_network
 from tests.core.tiny import make_dataset, make_network, make_plan, patients
 
 pytestmark = pytest.mark.usefixtures("quick_accountant")
@@ -197,7 +199,7 @@ def test_a_crash_within_the_moments_releases_them_only_once(
     if releases == 1:
         monkeypatch.setattr(moments_room, "sum_of_means", _crash)
     else:
-        monkeypatch.setattr(trainer, "save_moments", _crash)
+        monkeypatch.setattr(warmup, "save_moments", _crash)
     with pytest.raises(KeyboardInterrupt):
         tune(plan)
     assert counted(ledger, plan, dataset) == (releases, 0)
@@ -205,7 +207,7 @@ def test_a_crash_within_the_moments_releases_them_only_once(
     def again(*_, **__):
         raise AssertionError("released twice")
 
-    monkeypatch.setattr(trainer, "release_moments", again)
+    monkeypatch.setattr(warmup, "release_moments", again)
     tuned = tune(plan)
     assert counted(ledger, plan, dataset) == (releases, STEPS)
     assert tuned.updates == STEPS
@@ -218,11 +220,11 @@ def _crash(*_, **__):
 def test_kept_moments_are_used_again(tune, tmp_path, ledger, dataset, monkeypatch):
     plan = make_plan(tmp_path, moments=True)
     with monkeypatch.context() as patch:
-        patch.setattr(trainer, "_warm_up", _crash)
+        patch.setattr(warmup, "_learn_moments", _crash)
         with pytest.raises(KeyboardInterrupt):
             tune(plan)
     warmed = []
-    monkeypatch.setattr(trainer, "_warm_up", lambda *of: warmed.append(of[2]))
+    monkeypatch.setattr(warmup, "_learn_moments", lambda *of: warmed.append(of[2]))
     tune(plan)
     assert len(warmed) == 1 and warmed[0].means.shape[0] == 2
     assert counted(ledger, plan, dataset) == (2, STEPS)
@@ -349,6 +351,38 @@ def test_threads_change_nothing(tmp_path, dataset):
         pool.close()
     torch.testing.assert_close(sums[1], sums[0], rtol=1e-4, atol=1e-8)
     torch.testing.assert_close(sums[2], sums[0], rtol=1e-4, atol=1e-8)
+
+
+def test_views_are_made_as_the_recipe_says(tmp_path, dataset, monkeypatch):
+    asked, real = [], trainer.make_views
+
+    def recording(*arguments, **options):
+        asked.append(options)
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(trainer, "make_views", recording)
+    bench = Bench(tmp_path, dataset, crop=2, label_dropout=0.5)
+    bench.network = public_network(bench.plan)
+    bench.parameters = trainer.trained(bench.network)
+    bench.flat(0)
+    assert {k: asked[0][k] for k in ("crop", "label_dropout", "null_label")} == {
+        "crop": 2,
+        "label_dropout": 0.5,
+        "null_label": 2,
+    }
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_label_dropout_teaches_a_row_for_no_class(tune, tmp_path, dropout):
+    """The warm-up and the steps both train it; without dropout there is none."""
+    plan = make_plan(tmp_path, moments=True, label_dropout=dropout, batch_size=12)
+    model = load_checkpoint(tune(plan).folder).network
+    assert model.config.null_class == (dropout > 0)
+    if dropout:
+        before = public_network(plan).state_dict()[LABEL_TABLE]
+        after = model.state_dict()[LABEL_TABLE]
+        assert after.shape == (3, before.shape[1])
+        assert (after[2] != before[2]).any()
 
 
 def test_views_are_fresh_each_time(tmp_path, dataset):
