@@ -56,7 +56,9 @@ def audit_facts(
 ) -> AuditFacts:
     """The facts of one release; all of them may be published."""
     recipe, mechanism, unit = plan.recipe, plan.mechanism, plan.budget.unit
-    names = ["noisy class means", "noisy class covariances"] if plan.moments else []
+    names = ["central images: noisy class means of Poisson draws"]
+    names = names if plan.central else []
+    names += ["noisy class means", "noisy class covariances"] if plan.moments else []
     names.append("DP-SGD steps")
     patient = unit.kind is UnitKind.PATIENT
     return AuditFacts(

@@ -26,6 +26,7 @@ def forecast_seconds(card: CheckpointCard, recipe: Recipe, device: str) -> float
     rate = _views_per_second(card.folder, recipe.augmentation_multiplicity, device)
     private = recipe.steps * recipe.batch_size * recipe.augmentation_multiplicity
     public = recipe.moment_images if recipe.moment_share else 0
+    public += recipe.central_images if recipe.central_share else 0
     return (private + public) / rate
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import types
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, is_dataclass, replace
 from enum import Enum
 from functools import lru_cache
@@ -15,6 +16,7 @@ from core.privacy.accounting import Charge, calibrate, epsilon
 from core.privacy.budget import Budget, PrivacyUnit, Relation, UnitKind
 from core.privacy.mechanism import Mechanism
 from core.privacy.second_opinion import second_epsilon
+from core.training.central import CentralRelease
 from core.training.moments import MomentRelease
 from core.training.recipe import Recipe
 from core.training.wishes import read_budget, read_recipe, starting_card
@@ -37,6 +39,7 @@ class Plan:
         mechanism: DP-SGD.
         moments: The noisy class moments, None without.
         epsilon: ε of all of it at the fine discretisation, ≤ budget.epsilon.
+        central: The central images, None without.
     """
 
     run: str
@@ -50,6 +53,7 @@ class Plan:
     mechanism: Mechanism
     moments: MomentRelease | None
     epsilon: float
+    central: CentralRelease | None = None
 
     @property
     def terms(self) -> str:
@@ -58,7 +62,12 @@ class Plan:
 
     def charges(self) -> tuple[Charge, ...]:
         """Everything that the run may do to the data, in order."""
-        return _charges(self.mechanism, self.moments)
+        return charges_of(self.mechanism, self.moments, self.central)
+
+    def steps_among(self, charges: Iterable[Charge]) -> int:
+        """How many DP-SGD steps of this plan there are among charges to its run."""
+        step = self.mechanism.charge(1)
+        return sum(c.count for c in charges if replace(c, count=1) == step)
 
     def sentence(self) -> str:
         """What the custodian reads before spending anything."""
@@ -100,10 +109,17 @@ def _is_patient(unit: PrivacyUnit) -> bool:
     return unit.kind is UnitKind.PATIENT
 
 
-def _charges(mechanism: Mechanism, moments: MomentRelease | None) -> tuple[Charge, ...]:
+def charges_of(
+    mechanism: Mechanism,
+    moments: MomentRelease | None,
+    central: CentralRelease | None,
+) -> tuple[Charge, ...]:
+    """All charges of a run; the steps last, after what the warm-up costs."""
     releases: tuple[Charge, ...] = ()
+    if central:
+        releases = (central.mechanism.charge(central.mechanism.steps),)
     if moments:
-        releases = (
+        releases += (
             Charge(noise_multiplier=moments.means_noise, count=1),
             Charge(noise_multiplier=moments.squares_noise, count=1),
         )
@@ -113,7 +129,7 @@ def _charges(mechanism: Mechanism, moments: MomentRelease | None) -> tuple[Charg
 @lru_cache(maxsize=64)
 def bind(
     budget: Budget, declared_count: int, recipe: Recipe, classes: int
-) -> tuple[Mechanism, MomentRelease | None]:
+) -> tuple[Mechanism, MomentRelease | None, CentralRelease | None]:
     """Calibrate the noise so that everything together keeps the budget.
 
     Remembered: the plan asks again what its preview has just asked.
@@ -136,13 +152,37 @@ def bind(
         steps=recipe.steps,
     )
     moments = _bind_moments(budget, recipe, classes)
+    central = _bind_central(budget, declared_count, recipe, classes)
 
     def at(noise: float) -> tuple[Charge, ...]:
-        return _charges(replace(mechanism, noise_multiplier=noise), moments)
+        return charges_of(replace(mechanism, noise_multiplier=noise), moments, central)
 
-    # PRIVACY: one calibration over the moments and the steps together.
+    # PRIVACY: one calibration over all releases and the steps together.
     noise = calibrate(at, budget.epsilon, budget.delta, budget.relation)
-    return replace(mechanism, noise_multiplier=noise), moments
+    return replace(mechanism, noise_multiplier=noise), moments, central
+
+
+def _bind_central(
+    budget: Budget, declared_count: int, recipe: Recipe, classes: int
+) -> CentralRelease | None:
+    if recipe.central_share == 0:
+        return None
+
+    def of(noise: float) -> CentralRelease:
+        return CentralRelease.poisson(
+            population=declared_count,
+            batch_size=recipe.central_batch,
+            noise_multiplier=noise,
+            draws=recipe.central_draws,
+            classes=classes,
+            reduce=recipe.central_reduce,
+        )
+
+    def at(noise: float) -> tuple[Charge, ...]:
+        return (of(noise).mechanism.charge(recipe.central_draws),)
+
+    share = budget.epsilon * recipe.central_share
+    return of(calibrate(at, share, budget.delta, budget.relation))
 
 
 def _bind_moments(budget: Budget, recipe: Recipe, classes: int) -> MomentRelease | None:
@@ -200,7 +240,9 @@ def make_plan(
             f"The folder holds more training {project.unit}s than the declared "
             f"{project.declared_count:,}: declare a larger public number."
         )
-    mechanism, moments = bind(budget, project.declared_count, recipe, len(class_names))
+    mechanism, moments, central = bind(
+        budget, project.declared_count, recipe, len(class_names)
+    )
     return Plan(
         run=run,
         budget=budget,
@@ -212,7 +254,8 @@ def make_plan(
         resolution=project.resolution,
         mechanism=mechanism,
         moments=moments,
-        epsilon=_agreed_epsilon(budget, _charges(mechanism, moments)),
+        epsilon=_agreed_epsilon(budget, charges_of(mechanism, moments, central)),
+        central=central,
     )
 
 

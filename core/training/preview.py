@@ -8,7 +8,7 @@ from core.privacy.accounting import Charge, epsilon
 from core.privacy.budget import Budget, UnitKind
 from core.privacy.comparison import other_unit_epsilon
 from core.training.forecast import forecast_seconds, sampling_seconds
-from core.training.plan import bind, promise
+from core.training.plan import bind, charges_of, promise
 from core.training.wishes import (
     DEFAULT_DECLARED,
     changes_to_recipe,
@@ -61,13 +61,8 @@ def preview(project: Project) -> BudgetPreview:
     """
     budget, recipe = read_budget(project), read_recipe(project)
     card, declared = starting_card(project, recipe), declared_count(project)
-    mechanism, moments = bind(budget, declared, recipe, PREVIEW_CLASSES)
-    releases: tuple[Charge, ...] = ()
-    if moments:
-        releases = tuple(
-            Charge(noise_multiplier=noise, count=1)
-            for noise in (moments.means_noise, moments.squares_noise)
-        )
+    mechanism, *released = bind(budget, declared, recipe, PREVIEW_CLASSES)
+    *releases, _ = charges_of(mechanism, *released)
     points = sorted(
         {round(mechanism.steps * k / CURVE_POINTS) for k in range(CURVE_POINTS + 1)}
     )

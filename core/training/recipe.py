@@ -18,6 +18,7 @@ from core.diffusion.samplers import STILL, Churn, check_sampler
 from core.diffusion.timesteps import TimestepMixture
 from core.errors import UserError
 from core.training.bundled import recipe_folder, recipe_names
+from core.training.rows import CLASS_ROWS, FRESH, NEAREST
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +70,13 @@ class Recipe:
         guidance: Of the sampler, away from no class; 0 for none.
         churn_amount, churn_from, churn_to, churn_noise: Noise that the sampler "heun"
             adds back (`diffusion.samplers.Churn`).
+        central_share: Share of ε for central images, noisy mean images of the classes
+            (`training.central`); 0 for none.
+        central_draws, central_batch: How many, and the units expected in each.
+        central_reduce: By how much an image's sides are reduced for them.
+        central_images, central_learning_rate: Images trained on, counted with
+            repetition, and Adam's rate on them.
+        class_rows: How a private class's label starts (`training.rows.CLASS_ROWS`).
     """
 
     name: str
@@ -108,6 +116,13 @@ class Recipe:
     churn_from: float = STILL.from_sigma
     churn_to: float = STILL.to_sigma
     churn_noise: float = STILL.noise
+    central_share: float = 0.0
+    central_draws: int = 5
+    central_batch: int = 6000
+    central_reduce: int = 2
+    central_images: int = 25_600
+    central_learning_rate: float = 0.001
+    class_rows: str = FRESH
 
     def __post_init__(self) -> None:
         """Refuse a recipe that cannot run.
@@ -120,8 +135,11 @@ class Recipe:
                 raise self._refused(name, _words(kind))
         positive = ["batch_size", "steps", "augmentation_multiplicity", "clip_norm",
                     "learning_rate", "images_per_class"]  # fmt: skip
-        if not 0 <= self.moment_share < 1:
-            raise self._refused("moment_share", "at least 0 and below 1")
+        for name in ("moment_share", "central_share"):
+            if not 0 <= getattr(self, name) < 1:
+                raise self._refused(name, "at least 0 and below 1")
+        if self.moment_share + self.central_share >= 1:
+            raise self._refused("central_share", "below 1 with the moment share")
         if self.moment_share:
             positive += ["moment_mean_norm", "moment_norm", "moment_images",
                          "moment_learning_rate"]  # fmt: skip
@@ -130,6 +148,9 @@ class Recipe:
             brightness, contrasts = self.moment_frequencies
             if brightness < 1 or contrasts < 0:
                 raise self._refused("moment_frequencies", "at least 1 and at least 0")
+        if self.central_share:
+            positive += ["central_draws", "central_batch", "central_reduce",
+                         "central_images", "central_learning_rate"]  # fmt: skip
         for name in positive:
             if not getattr(self, name) > 0:
                 raise self._refused(name, "above 0")
@@ -159,6 +180,13 @@ class Recipe:
                                 "nothing")  # fmt: skip
 
     def _check_labels(self) -> None:
+        if self.class_rows not in CLASS_ROWS:
+            raise self._refused("class_rows", f"one of {', '.join(CLASS_ROWS)}")
+        if self.class_rows == NEAREST and not self.moment_share + self.central_share:
+            raise self._refused(
+                "class_rows", f"{FRESH} without noisy moments or central images, from "
+                "which the nearest rows are told",
+            )  # fmt: skip
         if not 0 <= self.label_dropout < 1:
             raise self._refused("label_dropout", "at least 0 and below 1")
         if self.guidance and not self.label_dropout:

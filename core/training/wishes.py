@@ -61,10 +61,13 @@ def read_recipe(project: Project) -> Recipe:
         # Read before the budget is checked: an ε that is refused there scales nothing.
         share = max(0.0, project.epsilon) / recipe.steps_at_epsilon
         recipe = replace(recipe, steps=max(1, round(recipe.steps * share)))
-    if project.batch_size is not None:
-        return recipe
     # PRIVACY: fitted to the declared number, never to the number in the folder.
     largest = max(1, int(LARGEST_BATCH * declared_count(project)))
+    if recipe.central_share:
+        lowered = min(recipe.central_batch, largest)
+        recipe = replace(recipe, central_batch=lowered)
+    if project.batch_size is not None:
+        return recipe
     return replace(recipe, batch_size=min(recipe.batch_size, largest))
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from core.disclosure import audit_facts
 from core.release.audit import build_audit
+from core.release.recheck import contradictions
 from core.training.forecast import network_calls
 from core.training.recipe import load_recipe
 from core.workspace import Project
@@ -48,6 +49,19 @@ def test_the_report_states_views_guidance_and_churn(tmp_path):
     assert chosen["sampler"]["churn"] == (
         "100 over all steps, from noise level 0.05 to 50, of standard deviation 1"
     )
+
+
+def test_the_report_states_the_central_images_as_events_of_their_own(tmp_path):
+    plan = make_plan(tmp_path, central=True, moments=True)
+    audit = stated(plan)
+    events = audit["composition"]["events"]
+    assert [event["count"] for event in events] == [3, 1, 1, 3]
+    assert events[0]["what"].startswith("central images")
+    assert events[0]["sampling_probability"] == 0.5
+    assert audit["steps_committed"] == 3
+    assert [s["expected_batch"] for s in audit["sampling"]] == [12, 4]
+    wrong = [finding.subject for finding in contradictions(audit)]
+    assert not {"steps_committed", "original_parameters", "n_public"} & set(wrong)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ NOISE = "privacy/noise.py"
 SAMPLING = "privacy/sampling.py"
 MECHANISM = "privacy/mechanism.py"
 MOMENTS = "privacy/moments.py"
+CENTRAL = "privacy/central.py"
 ACCOUNTING = "privacy/accounting.py"
 LEDGER = "privacy/ledger.py"
 PLAN = "training/plan.py"
@@ -241,8 +242,8 @@ _MOMENTS = (
     Mutant(
         name="weights forgotten in the squares",
         file=MOMENTS,
-        correct="_shortened(centred, clip_norm) * data.weights.sqrt()[:, None]",
-        wrong="_shortened(centred, clip_norm)",
+        correct="shortened(centred, clip_norm) * data.weights.sqrt()[:, None]",
+        wrong="shortened(centred, clip_norm)",
         tests=("privacy/test_moments.py",),
     ),
     Mutant(
@@ -262,6 +263,37 @@ _MOMENTS = (
         "    stretch = torch.where(upper[0] == upper[1], 1.0, 2.0)\n"
         "    sums = []",
         tests=("privacy/test_moments.py",),
+    ),
+)
+
+_CENTRAL = (
+    Mutant(
+        name="central images are not shortened",
+        file=CENTRAL,
+        correct="short = shortened(data.coefficients.double(), 1.0)",
+        wrong="short = data.coefficients.double()",
+        tests=("privacy/test_central.py",),
+    ),
+    Mutant(
+        name="a patient weighs as much as their central images",
+        file=CENTRAL,
+        correct="short * data.weights.double()[:, None]",
+        wrong="short",
+        tests=("privacy/test_central.py",),
+    ),
+    Mutant(
+        name="central images divided by who was drawn",
+        file="training/central.py",
+        correct="divisor = batch_size / classes",
+        wrong="divisor = float(batch_size)",
+        tests=("training/test_central.py",),
+    ),
+    Mutant(
+        name="a draw of central images made again",
+        file="training/purse.py",
+        correct="return central.mechanism.steps - sum(made)",
+        wrong="return central.mechanism.steps - 0 * sum(made)",
+        tests=("training/test_central.py",),
     ),
 )
 
@@ -296,4 +328,4 @@ _PLAN_AND_UNITS = (
     ),
 )
 
-MUTANTS = (*_NOISE, *_SAMPLING, *_MECHANISM, *_MOMENTS, *_PLAN_AND_UNITS)
+MUTANTS = (*_NOISE, *_SAMPLING, *_MECHANISM, *_MOMENTS, *_CENTRAL, *_PLAN_AND_UNITS)

@@ -220,13 +220,15 @@ def _crash(*_, **__):
 def test_kept_moments_are_used_again(tune, tmp_path, ledger, dataset, monkeypatch):
     plan = make_plan(tmp_path, moments=True)
     with monkeypatch.context() as patch:
-        patch.setattr(warmup, "_learn_moments", _crash)
+        patch.setattr(warmup, "_learn", _crash)
         with pytest.raises(KeyboardInterrupt):
             tune(plan)
     warmed = []
-    monkeypatch.setattr(warmup, "_learn_moments", lambda *of: warmed.append(of[2]))
+    monkeypatch.setattr(warmup, "_learn", lambda *of: warmed.append(of[2]))
     tune(plan)
-    assert len(warmed) == 1 and warmed[0].means.shape[0] == 2
+    assert len(warmed) == 1
+    drawn = warmed[0].draw(torch.tensor([0, 1]), torch.Generator().manual_seed(0))
+    assert drawn.shape == (2, 3, 8, 8)
     assert counted(ledger, plan, dataset) == (2, STEPS)
 
 
