@@ -5,11 +5,8 @@ Recipes are TOML files in `resources/recipes`, each number with its source besid
 
 from __future__ import annotations
 
-import math
-import tomllib
-from dataclasses import MISSING, dataclass, fields
-from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from dataclasses import dataclass
+from typing import Any
 
 from core.diffusion.adapters import ALL, check_choice
 from core.diffusion.presets import PRESETS
@@ -18,6 +15,7 @@ from core.diffusion.samplers import STILL, Churn, check_sampler
 from core.diffusion.timesteps import TimestepMixture
 from core.errors import UserError
 from core.training.bundled import recipe_folder, recipe_names
+from core.training.recipe_files import check_kinds, read_recipe_file, refusal
 from core.training.rows import CLASS_ROWS, FRESH, NEAREST
 
 
@@ -130,9 +128,7 @@ class Recipe:
         Raises:
             UserError: naming the field.
         """
-        for name, kind in get_type_hints(Recipe).items():
-            if not _is(getattr(self, name), kind):
-                raise self._refused(name, _words(kind))
+        check_kinds(self)
         positive = ["batch_size", "steps", "augmentation_multiplicity", "clip_norm",
                     "learning_rate", "images_per_class"]  # fmt: skip
         for name in ("moment_share", "central_share"):
@@ -196,10 +192,7 @@ class Recipe:
             )  # fmt: skip
 
     def _refused(self, name: str, wanted: str) -> UserError:
-        return UserError(
-            f"In the recipe {self.name}, {name.replace('_', ' ')} must be {wanted}, "
-            f"not {getattr(self, name)!r}: correct it."
-        )
+        return refusal(self, name, wanted)
 
     @property
     def churn(self) -> Churn:
@@ -219,30 +212,6 @@ class Recipe:
         )
 
 
-def _is(value: object, kind: Any) -> bool:
-    """Whether a value read from a file is of this kind; a bool is no number."""
-    if get_origin(kind) is tuple:
-        inner = get_args(kind)
-        if not isinstance(value, tuple):
-            return False
-        kinds = inner[:1] * len(value) if inner[-1] is ... else inner
-        return len(value) == len(kinds) and all(map(_is, value, kinds))
-    if kind is float:
-        return type(value) in (int, float) and abs(value) < math.inf  # type: ignore
-    return type(value) is kind
-
-
-def _words(kind: Any) -> str:
-    names = {int: "whole number", float: "number", str: "text"}
-    if kind is bool:
-        return "true or false"
-    if get_origin(kind) is not tuple:
-        return f"a {names[kind]}"
-    inner = get_args(kind)
-    count = "" if inner[-1] is ... else f"{len(inner)} "
-    return f"a list of {count}{names[inner[0]]}s"
-
-
 def load_recipe(name: str, **changes: Any) -> Recipe:
     """Read a recipe; `changes` that are not None replace its fields.
 
@@ -252,35 +221,4 @@ def load_recipe(name: str, **changes: Any) -> Recipe:
     Raises:
         UserError: when there is none, a field is missing, unknown or out of range.
     """
-    path = Path(name)
-    if name in recipe_names():
-        path = recipe_folder() / f"{name}.toml"
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError:
-        known = ", ".join(recipe_names())
-        raise UserError(f"There is no recipe {name!r}: use one of {known}.") from None
-    except UnicodeDecodeError:
-        raise UserError(
-            f"The recipe {path} is not text in UTF-8: save it as such."
-        ) from None
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(
-            f"The recipe {path} is not valid TOML ({error}): correct that line."
-        ) from None
-    content = {"name": path.stem} | content
-    content |= {key: value for key, value in changes.items() if value is not None}
-    known_fields = {field.name for field in fields(Recipe)}
-    needed = {field.name for field in fields(Recipe) if field.default is MISSING}
-    wrong = (content.keys() - known_fields) | (needed - content.keys())
-    if wrong:
-        raise UserError(
-            f"The recipe {path} has missing or unknown fields: "
-            f"{', '.join(sorted(wrong))}."
-        )
-    return Recipe(
-        **{
-            key: tuple(value) if isinstance(value, list) else value
-            for key, value in content.items()
-        }
-    )
+    return read_recipe_file(Recipe, name, recipe_folder(), recipe_names(), changes)
