@@ -32,6 +32,19 @@ PseudoImages = Callable[[Tensor, torch.Generator], Tensor]
 Rows = tuple[tuple[int, ...], ...]
 
 
+def check_rows(how: str, network: DenoisingNetwork) -> None:
+    """Refuse a choice that the network cannot follow, before anything is spent.
+
+    Raises:
+        UserError: when the public network knows no classes.
+    """
+    if how != FRESH and not network.config.classes:
+        raise UserError(
+            "The checkpoint's network knows no classes to start from: set the recipe's "
+            f"class_rows to {FRESH}."
+        )
+
+
 def choose_rows(
     how: str,
     network: DenoisingNetwork,
@@ -51,18 +64,13 @@ def choose_rows(
         Nothing at all for fresh rows.
 
     Raises:
-        UserError: when the public network knows no classes.
+        UserError: As `check_rows`.
     """
+    check_rows(how, network)
     if how == FRESH or (how == NEAREST and pseudo is None):
         return ()
-    known = network.config.classes
-    if not known:
-        raise UserError(
-            "The checkpoint's network knows no classes to start from: set the recipe's "
-            f"class_rows to {FRESH}."
-        )
     if how == MEAN or pseudo is None:
-        return (tuple(range(known)),) * classes
+        return (tuple(range(network.config.classes)),) * classes
     generator = torch.Generator().manual_seed(0)
     return tuple(
         (_nearest(network, process, label, pseudo, generator, hardware),)

@@ -33,7 +33,7 @@ from core.training.moments import (
 from core.training.plan import Plan
 from core.training.public import PublicTraining, train
 from core.training.purse import Purse
-from core.training.rows import PseudoImages, Rows, choose_rows
+from core.training.rows import PseudoImages, Rows, check_rows, choose_rows
 from core.training.units import UnitImages
 
 WARMUP_BATCH = 64
@@ -88,13 +88,15 @@ def warmed_up(
     Guarantee: the private images are read by the releases only, each charged first and
     made at most once; all else is post-processing.
     """
+    public = load_checkpoint(plan.checkpoint.folder).network
+    check_rows(plan.recipe.class_rows, public)
     lessons = [
         *_central(plan, units, purse, folder, watcher),
         *_moments(plan, units, purse, folder, watcher),
     ]
     rows = choose_rows(
         plan.recipe.class_rows,
-        load_checkpoint(plan.checkpoint.folder).network.to(hardware.device),
+        public.to(hardware.device),
         plan.checkpoint.predicts,
         len(plan.class_names),
         lessons[-1].draw if lessons else None,

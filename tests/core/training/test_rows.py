@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from core.checkpoints.store import load_checkpoint
+from core.checkpoints.store import load_checkpoint, save_checkpoint
 from core.diffusion.networks import LABEL_TABLE, build_network
 from core.diffusion.objective import mean_loss
 from core.diffusion.process import Parameterisation, Process
@@ -73,6 +73,24 @@ def test_without_a_release_nearest_is_fresh():
 def test_a_network_without_classes_has_no_rows(how):
     with pytest.raises(UserError, match="class_rows"):
         chosen(how, build_network(replace(CONFIG, classes=0)))
+
+
+@pytest.mark.usefixtures("quick_accountant")
+def test_that_is_said_before_anything_is_spent(tmp_path, folder, ledger):
+    plan = make_plan(tmp_path, moments=True, central=True, class_rows="mean")
+    save_checkpoint(
+        build_network(replace(CONFIG, classes=0)), plan.checkpoint.folder,
+        dtype=torch.float32, **{
+            name: value for name, value in vars(plan.checkpoint).items()
+            if name not in ("folder", "parameters", "resolution", "sha256",
+                            "image_channels")
+        },
+    )  # fmt: skip
+    with pytest.raises(UserError, match="class_rows"):
+        trainer.fine_tune(
+            plan, make_dataset(), folder, ledger, device="cpu", watcher=Watcher()
+        )
+    assert ledger.entries() == ()
 
 
 @pytest.mark.parametrize(

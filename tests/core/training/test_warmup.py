@@ -70,6 +70,6 @@ def test_public_training_drops_labels_and_crops_as_it_is_told(monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         public._gradients(
             make_network(), [], torch.zeros(1), torch.zeros(1), training,
-            None, None, None, None,
+            None, None, None, None, None,
         )  # fmt: skip
     assert (asked["crop"], asked["label_dropout"]) == (3, 0.25)
