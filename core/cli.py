@@ -16,6 +16,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from core import pretraining_command as pretraining
+from core.declarations import DECLARATIONS, add_declarations
 from core.errors import Stopped, UserError
 from core.events import Watcher
 
@@ -76,20 +78,20 @@ def build_parser() -> argparse.ArgumentParser:
     inspect = add("inspect", _inspect, "Say what an image folder holds (internal).")
     inspect.add_argument("path", type=Path)
     inspect.add_argument("--resolution", type=int, default=32)
-    _add_declarations(inspect)
+    add_declarations(inspect)
     inspect.add_argument("--json", action="store_true")
 
     budget = add("budget", _budget, "Say what a budget would mean; reads no data.")
     _add_wishes(budget)
     budget.add_argument("--json", action="store_true")
 
-    pretrain = add("pretrain", _pretrain, "Make the starter checkpoint (public data).")
-    pretrain.add_argument("out", type=Path)
-    pretrain.add_argument("--steps", type=int, default=8000)
-    pretrain.add_argument("--images", type=int, default=42000)
-    pretrain.add_argument("--batch-size", type=int, default=64)
-    pretrain.add_argument("--seed", type=int, default=0)
-    pretrain.add_argument("--device", default="auto")
+    pretrain = add(
+        "pretrain",
+        pretraining.run,
+        "Make a checkpoint of public images; no privacy: never of patients.",
+    )
+    pretraining.add_options(pretrain)
+    add_declarations(pretrain)
 
     bring = add(
         "import-checkpoint",
@@ -170,30 +172,12 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-_DECLARATIONS = {
-    "window": "values shown as black and white in 16-bit and DICOM images: -160,240",
-    "classes": "the classes to read, separated by semicolons",
-    "unit_column": "what names the patient: a column, or patient, slide, hospital",
-    "missing_unit": "images without a patient: own_unit or leave_out",
-    "path_column": "column of a CSV manifest that names the file",
-    "label_column": "column of a table that names the class",
-    "split_column": "column of a table that names the split",
-}
-
-
-def _add_declarations(command: argparse.ArgumentParser) -> None:
-    """What cannot be found out about a folder, or must not be."""
-    command.add_argument("--grey", action="store_true", help="read images as grey")
-    for name, words in _DECLARATIONS.items():
-        option = "--" + name.replace("_", "-")
-        command.add_argument(option, default="", help=words)
-
-
 def _add_wishes(command: argparse.ArgumentParser) -> None:
     """One option for every field of a project."""
     from core.workspace import Project
 
     kinds: dict[str, Any] = {"epsilon": float, "delta": float}
+    told = {"recipe": _recipe_list()}
     for field in fields(Project):
         option = "--" + field.name.replace("_", "-")
         if isinstance(field.default, bool):
@@ -204,7 +188,16 @@ def _add_wishes(command: argparse.ArgumentParser) -> None:
             option,
             type=kinds.get(field.name, int if whole else str),
             default=None,
+            help=told.get(field.name),
         )
+
+
+def _recipe_list() -> str:
+    """The bundled recipes, for the help; a TOML file does as well."""
+    from core.training.bundled import recipe_titles
+
+    listed = "; ".join(f"{name}: {title}" for name, title in recipe_titles().items())
+    return f"a TOML file, or one of: {listed}".replace("%", "%%")
 
 
 def _wishes(options: argparse.Namespace) -> dict[str, Any]:
@@ -235,7 +228,7 @@ def _phantom(options: argparse.Namespace, watcher: Watcher) -> None:
 def _inspect(options: argparse.Namespace, watcher: Watcher) -> None:
     from core.data import inspect, parse_options
 
-    declared = {name: getattr(options, name) for name in ("grey", *_DECLARATIONS)}
+    declared = {name: getattr(options, name) for name in ("grey", *DECLARATIONS)}
     found = inspect(
         options.path,
         options.resolution,
@@ -269,21 +262,6 @@ def _budget(options: argparse.Namespace, watcher: Watcher) -> None:
         print(f"the same noise for {whom}: epsilon at most {bound:g}")
     for warning in found.warnings:
         print(f"note: {warning}")
-
-
-def _pretrain(options: argparse.Namespace, watcher: Watcher) -> None:
-    from core.training.starter import pretrain_starter
-
-    card = pretrain_starter(
-        options.out,
-        steps=options.steps,
-        images=options.images,
-        batch_size=options.batch_size,
-        device=options.device,
-        seed=options.seed,
-        watcher=watcher,
-    )
-    print(f"Checkpoint of {card.parameters:,} parameters in {card.folder}.")
 
 
 def _import_checkpoint(options: argparse.Namespace, watcher: Watcher) -> None:

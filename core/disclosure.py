@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 
 from core.diffusion.adapters import ALL
+from core.diffusion.samplers import STILL
 from core.privacy.accounting import FINE, Charge
 from core.privacy.budget import UnitKind
 from core.privacy.noise import STATEMENT
@@ -55,7 +56,9 @@ def audit_facts(
 ) -> AuditFacts:
     """The facts of one release; all of them may be published."""
     recipe, mechanism, unit = plan.recipe, plan.mechanism, plan.budget.unit
-    names = ["noisy class means", "noisy class covariances"] if plan.moments else []
+    names = ["central images: noisy class means of Poisson draws"]
+    names = names if plan.central else []
+    names += ["noisy class means", "noisy class covariances"] if plan.moments else []
     names.append("DP-SGD steps")
     patient = unit.kind is UnitKind.PATIENT
     return AuditFacts(
@@ -108,6 +111,7 @@ def audit_facts(
             "licence": plan.checkpoint.licence,
             "pretraining_data": plan.checkpoint.pretraining_data,
             "sha256": plan.checkpoint.sha256,
+            "trained_as": plan.checkpoint.parameterisation,
             "overlap_answer": project.overlap_answer or "not asked",
         },
         rng_statement=STATEMENT,
@@ -135,8 +139,10 @@ def audit_facts(
         sampler={
             "name": recipe.sampler,
             "steps": recipe.sampler_steps,
-            "guidance": "none",
+            "guidance": recipe.guidance or "none",
+            "churn": churn(recipe),
         },
+        views=views(recipe),
         network=(
             "Built to run without a network: no feature sends or fetches anything. "
             "Connections were not monitored."
@@ -159,6 +165,33 @@ def audit_facts(
         images_per_class=recipe.images_per_class,
         image_size=(plan.resolution, plan.resolution),
         colour="grey" if plan.image_channels == 1 else "RGB",
+    )
+
+
+def views(recipe: Recipe) -> str:
+    """How the views of an image differ."""
+    changes = ["timestep and noise"]
+    if recipe.flip:
+        changes.append("mirrored left to right with probability 1/2")
+    if recipe.crop:
+        changes.append(f"shifted by up to {recipe.crop} pixels each way")
+    words = "; ".join(changes)
+    if recipe.label_dropout:
+        words += (
+            "; all views of an image without its class with probability "
+            f"{recipe.label_dropout:g}"
+        )
+    return words
+
+
+def churn(recipe: Recipe) -> str:
+    """The noise that the sampler adds back."""
+    if recipe.churn == STILL:
+        return "none"
+    added = recipe.churn
+    return (
+        f"{added.amount:g} over all steps, from noise level {added.from_sigma:g} to "
+        f"{added.to_sigma:g}, of standard deviation {added.noise:g}"
     )
 
 

@@ -35,6 +35,7 @@ from core.synthesis import sampling
 from core.synthesis.sampling import SyntheticSet
 from core.training import plan as planning
 from core.training import trainer
+from core.training import wishes as wishing
 from core.training.frozen import trained_parameters
 from core.training.plan import Plan
 from core.training.preview import BudgetPreview, preview
@@ -82,8 +83,8 @@ def make_plan(
     """
     watcher.progress("Calibrating the noise", 0, 1)
     wishes = {k: v for k, v in asdict(project).items() if k not in _FREE_WISHES}
-    recipe = planning.read_recipe(project)
-    wishes |= planning.recipe_wishes(recipe) | {"fingerprint": dataset.fingerprint}
+    recipe = wishing.read_recipe(project)
+    wishes |= wishing.recipe_wishes(recipe) | {"fingerprint": dataset.fingerprint}
     if workspace.finished("plan"):
         kept = workspace.result("plan")
         changed = _changed(kept["wishes"], wishes)
@@ -97,7 +98,7 @@ def make_plan(
         run=uuid.uuid4().hex,
         class_names=dataset.class_names,
         image_channels=dataset.images.shape[3],
-        units_present=group_units(dataset, planning.read_budget(project).unit).present,
+        units_present=group_units(dataset, wishing.read_budget(project).unit).present,
     )
     with open_ledger(workspace) as ledger:
         refuse_above_cap(ledger, plan, dataset.fingerprint)
@@ -114,7 +115,7 @@ def _changed(kept: dict, wishes: dict) -> list[str]:
 
     One that an older version did not know counts as left at its default.
     """
-    before = asdict(Project()) | kept
+    before = wishing.wishes_before(kept)
     wishes = json.loads(json.dumps(wishes))
     return sorted(k for k, v in wishes.items() if before.get(k, v) != v)
 
@@ -168,6 +169,8 @@ def synthesise(workspace: Workspace, plan: Plan, watcher: Watcher) -> SyntheticS
         grey=plan.image_channels == 1,
         sampler=plan.recipe.sampler,
         sampler_steps=plan.recipe.sampler_steps,
+        guidance=plan.recipe.guidance,
+        churn=plan.recipe.churn,
         device=_device(workspace),
         watcher=watcher,
     )

@@ -12,7 +12,8 @@ from core.events import Watcher
 from core.parallel import choose_hardware
 from core.pipeline import Plan, Release, SyntheticSet
 from core.release import Verification, verify
-from core.training.plan import plan_from_facts, read_budget, read_recipe
+from core.training.plan import plan_from_facts
+from core.training.wishes import read_budget, read_recipe
 from core.workspace import Project, Workspace
 
 

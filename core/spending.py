@@ -80,7 +80,7 @@ def spending_with(ledger: Ledger, plan: Plan, dataset: str) -> Spending:
     return Spending(
         before=_epsilon(plan, known),
         after=_epsilon(plan, _with_plan(known, plan)),
-        steps_done=sum(c.count for c in own if c.batch_cap is not None),
+        steps_done=plan.steps_among(own),
         epsilon_charged=_epsilon(plan, {plan.terms: own}),
         other_terms=tuple(sorted(set(others) - set(known))),
     )

@@ -13,7 +13,8 @@ from core.privacy.ledger import Ledger
 from core.privacy.lifetime import Cap, lifetime_epsilon
 from core.release.wording import format_epsilon
 from core.spending import alone_with, open_ledger
-from core.training.plan import read_budget, terms
+from core.training.plan import terms
+from core.training.wishes import read_budget
 from core.workspace import Project, Workspace
 
 SHORT = 12

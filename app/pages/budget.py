@@ -135,6 +135,11 @@ class BudgetPage(Page):
         grid.setVerticalSpacing(4)
         grid.setColumnStretch(2, 1)
         self.recipe = QComboBox()
+        # Titles say what a recipe needs: they must not decide how wide the window is.
+        self.recipe.setSizeAdjustPolicy(
+            QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
+        )
+        self.recipe.setMinimumContentsLength(30)
         self.delta = QLineEdit()
         self.unit = QComboBox()
         self.unit.addItems([self.tr("each image"), self.tr("each patient")])

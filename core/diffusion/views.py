@@ -78,12 +78,19 @@ def make_views(
         flip: Whether each view is mirrored left to right with probability ½.
         crop: How many pixels a view may be shifted, in each direction: a random crop
             of the image continued by its mirror image (De et al. 2022, sec. 3.2).
-        label_dropout: Share of the views that carry `null_label` instead of theirs
-            (Dockhorn et al. 2022, appendix C: 0.1).
+        label_dropout: Share of the images all of whose views carry `null_label`
+            instead of theirs (Dockhorn et al. 2022, appendix C: 0.1).
         null_label: `NetworkConfig.null_label` of the network.
         generator: May be public: views are no part of the privacy argument.
     """
     place = {"generator": generator, "device": images.device}
+    if label_dropout:
+        assert null_label is not None, "the network has no null class"
+        # Once for an image, before it is repeated, as DPDM does: its gradient is then
+        # that of one class, or of none. Drawn for each view, every gradient would be
+        # a tenth about no class, and the clip would cut both parts down together.
+        dropped = torch.rand(len(labels), **place) < label_dropout
+        labels = labels.masked_fill(dropped, null_label)
     clean = images.repeat_interleave(multiplicity, dim=0)
     labels = labels.repeat_interleave(multiplicity)
     if flip:
@@ -91,10 +98,6 @@ def make_views(
         clean = torch.where(mirrored, clean.flip(-1), clean)
     if crop:
         clean = _shifted(clean, crop, generator)
-    if label_dropout:
-        assert null_label is not None, "the network has no null class"
-        dropped = torch.rand(len(labels), **place) < label_dropout
-        labels = labels.masked_fill(dropped, null_label)
     return Views(
         clean=clean,
         labels=labels,

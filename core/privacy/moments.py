@@ -30,7 +30,7 @@ class Contributions:
     classes: int
 
 
-def _shortened(vectors: Tensor, clip_norm: float) -> Tensor:
+def shortened(vectors: Tensor, clip_norm: float) -> Tensor:
     """Rows of norm at most 1: v / C, shortened to 1; rows not finite become zero."""
     norms = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
     # PRIVACY: a row that is not finite contributes nothing.
@@ -49,7 +49,7 @@ def sum_of_means(data: Contributions, clip_norm: float) -> Tensor:
     Guarantee: one unit moves it by at most 1 in L2 norm: its rows have norm ≤ 1 each
     and weights of sum ≤ 1.
     """
-    short = _shortened(data.coefficients, clip_norm)
+    short = shortened(data.coefficients, clip_norm)
     rows = torch.cat([short, torch.ones(len(short), 1)], dim=1) / 2**0.5
     rows = rows * data.weights[:, None]
     total = torch.zeros(data.classes, rows.shape[1], dtype=torch.float64)
@@ -69,7 +69,7 @@ def sum_of_squares(data: Contributions, means: Tensor, clip_norm: float) -> Tens
         float32 [classes, d·(d+1)/2].
     """
     centred = data.coefficients - means[data.labels]
-    rows = _shortened(centred, clip_norm) * data.weights.sqrt()[:, None]
+    rows = shortened(centred, clip_norm) * data.weights.sqrt()[:, None]
     d = rows.shape[1]
     upper = torch.triu_indices(d, d)
     stretch = torch.where(upper[0] == upper[1], 1.0, 2**0.5)

@@ -48,14 +48,15 @@ class AuditFacts:
         lifetime_epsilon, lifetime_runs: Over all runs on this dataset, this one too.
         lifetime_delta: δ that `lifetime_epsilon` holds at; None: the claim's.
         checkpoint: {"name", "licence", "pretraining_data", "sha256",
-            "overlap_answer"}.
+            "overlap_answer"}, and "trained_as": what it predicts, on which schedule.
         rng_statement, floating_point_statement: In words.
         trainable_parameters: Number of network weights that are trained.
         frozen_parts, adapters: Those that are not, and what is trained beside them.
         normalisation_constants, preprocessing: The constants with their public origin;
             the ordered per-image transforms.
         ema, learning_rate_schedule: In words or as a mapping.
-        sampler: {"name", "steps", "guidance"}.
+        sampler: {"name", "steps", "guidance"}, and "churn" where it has that.
+        views: How the views of an image differ, in words.
         class_names, images_per_class: Label set, and synthetic images in each class.
         image_size: (height, width) in pixels.
         colour: "grey" or "RGB".
@@ -120,6 +121,7 @@ class AuditFacts:
     dataset_description: str | None = None
     operator_views: tuple[str, ...] | None = None
     network: str | None = None
+    views: str | None = None
     frozen_parts: str | None = None
     adapters: str | None = None
     forbidden_layers_check: str | None = None

@@ -65,12 +65,12 @@ _TABLE = """
 37 F Sampling of batches | sampling*
 38 F Divisor | normaliser*
 39 F Physical batches | physical_batch_history
-40 F Augmentation | augmentation_multiplicity loss_averaging_inside_clip*
+40 F Augmentation | augmentation_multiplicity views loss_averaging_inside_clip*
 41 F Network | trainable_params frozen_parts adapters forbidden_layers_check*
 42 F Averaging and learning rate | ema_lr_schedule
 43 F Stopping rule | stopping_rule*
 44 F Sampling of images | sampler.name sampler.steps sampler.guidance \
-sampler.seed_policy sampler.post_filtering_rule*
+sampler.churn sampler.seed_policy sampler.post_filtering_rule*
 45 G Accountant | accountant*
 46 G Cross-checks by other accountants | cross_checks*
 47 G Composition | composition*

@@ -35,7 +35,8 @@ def contradictions(audit: Mapping[str, Any]) -> list[Finding]:
         return [Finding(subject="stamp", message=message)]
     events = audit["composition"]["events"]
     steps = [e for e in events if e["kind"] == "truncated_poisson_gaussian"]
-    total = sum(step["count"] for step in steps)
+    # Releases of a warm-up that sample, too, come before the steps.
+    total = steps[-1]["count"] if steps else 0
     clip_norm, count = audit["clip_norm"], audit["n_public"]["count"]
     stated = [
         (e["noise_multiplier"], e.get("sampling_probability", 1.0), e["count"])

@@ -198,9 +198,11 @@ def mechanism(facts: AuditFacts, found: Bounds) -> Items:
         "noise_multiplier": sigma,
         "noise_std_abs": None if sigma is None else sigma * facts.clip_norm,
         "accumulation_dtype": "float32",
-        "sampling": [_sampling(facts, step) for step in steps] or None,
+        "sampling": [_sampling(facts, step, last=step is steps[-1]) for step in steps]
+        or None,
         "normaliser": facts.divisor,
         "augmentation_multiplicity": facts.augmentation_multiplicity,
+        "views": facts.views,
         "loss_averaging_inside_clip": True,
         "trainable_params": facts.trainable_parameters,
         "frozen_parts": facts.frozen_parts,
@@ -215,12 +217,13 @@ def mechanism(facts: AuditFacts, found: Bounds) -> Items:
         "sampler.name": facts.sampler["name"],
         "sampler.steps": facts.sampler["steps"],
         "sampler.guidance": facts.sampler["guidance"],
+        "sampler.churn": facts.sampler.get("churn"),
         "sampler.post_filtering_rule": "none: every image that was sampled is "
         "released; nothing is filtered against private data",
     }
 
 
-def _sampling(facts: AuditFacts, step: Any) -> Items:
+def _sampling(facts: AuditFacts, step: Any, *, last: bool) -> Items:
     probability = float(step["sampling_probability"])
     exact = Fraction(probability).limit_denominator(max(1, facts.declared_count))
     if float(exact) != probability:
@@ -230,7 +233,10 @@ def _sampling(facts: AuditFacts, step: Any) -> Items:
         "the cap is cut to a random subset, and accounted so",
         "sampling_probability": probability,
         "sampling_probability_exact": str(exact),
-        "expected_batch": facts.expected_batch,
+        "of": step["what"],
+        "expected_batch": facts.expected_batch
+        if last
+        else round(probability * step["dataset_size"], 6),
         "batch_cap": step["batch_cap"],
         "empty_batch": "a step of noise only",
     }

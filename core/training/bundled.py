@@ -17,9 +17,26 @@ def recipe_names() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in recipe_folder().glob("*.toml")))
 
 
+def pretraining_folder() -> Path:
+    """Where the bundled settings for public pretraining lie."""
+    return recipe_folder() / "pretraining"
+
+
+def pretraining_names() -> tuple[str, ...]:
+    """The bundled settings for public pretraining, by name."""
+    return tuple(sorted(path.stem for path in pretraining_folder().glob("*.toml")))
+
+
 def recipe_titles() -> dict[str, str]:
-    """Name → title for people, of the bundled recipes."""
-    return {name: str(tomllib.loads(_text(name))["title"]) for name in recipe_names()}
+    """Name → title for people, with what it needs; those that need nothing first."""
+    contents = {name: tomllib.loads(_text(name)) for name in recipe_names()}
+    by_needs = sorted(contents, key=lambda name: bool(contents[name].get("needs")))
+    return {name: _title(contents[name]) for name in by_needs}
+
+
+def _title(content: dict) -> str:
+    needs = content.get("needs")
+    return f"{content['title']} (needs {needs})" if needs else str(content["title"])
 
 
 def _text(name: str) -> str:

@@ -57,6 +57,11 @@ def processes() -> int:
     return int(os.environ["WORLD_SIZE"]) if started else 1
 
 
+def leads() -> bool:
+    """Whether this process leads the run: the first that torchrun started, or alone."""
+    return processes() == 1 or int(os.environ["RANK"]) == LEADER
+
+
 @contextmanager
 def gathered() -> Iterator[bool]:
     """Meet the other processes of the run for the length of a `with` block.
@@ -114,6 +119,27 @@ def crew(job: Callable[[], dict] | None = None) -> Iterator[Crew]:
     with _at_the_end(found.finish):
         yield found
     dist.destroy_process_group(group)
+
+
+@contextmanager
+def team() -> Iterator[Crew]:
+    """The processes of a command that all do the same, for a `with` block.
+
+    For public images only: every process reads them itself, and nobody leads but in
+    writing files.
+    """
+    if processes() == 1:
+        yield Crew()
+        return
+    _keep_inside()
+    nccl = torch.cuda.is_available()
+    with _connected():
+        # Long: the others wait while one decodes the folder.
+        dist.init_process_group(
+            "cpu:gloo,cuda:nccl" if nccl else "gloo", timeout=BETWEEN_TRAININGS
+        )
+    yield Crew(rank=dist.get_rank(), size=dist.get_world_size())
+    dist.destroy_process_group()
 
 
 class Crew:
@@ -200,6 +226,23 @@ class Crew:
             with _connected():
                 dist.reduce(total, LEADER, group=self._group)
         return total
+
+    def add_up_for_all(self, tensors: Sequence[Tensor]) -> None:
+        """Make everybody's tensors the sums of all, in place, to the last bit alike."""
+        if self.size == 1:
+            return
+        flat = torch.cat([tensor.flatten() for tensor in tensors])
+        with _connected():
+            dist.all_reduce(flat, group=self._group)
+        parts = flat.split([tensor.numel() for tensor in tensors])
+        for tensor, part in zip(tensors, parts, strict=True):
+            tensor.copy_(part.view_as(tensor))
+
+    def anybody(self, says: bool) -> bool:
+        """Whether any process says so; all of them hear the same, at the same point."""
+        said = torch.tensor([float(says)])
+        self.add_up_for_all([said])
+        return bool(said.item() > 0)
 
     def hand_out(self, noisy: Tensor) -> Tensor:
         """The leader's noisy mean, for everybody; written over what the others gave."""

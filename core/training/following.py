@@ -12,6 +12,7 @@ from core.privacy.gradients.sums import Pace
 from core.training import distributed, trainer
 from core.training.plan import plan_from_facts
 from core.training.state import TrainingState
+from core.training.warmup import public_network
 
 
 def follow() -> None:
@@ -34,7 +35,7 @@ def help_with(job: dict) -> None:
     plan = plan_from_facts(job["plan"])
     with distributed.crew() as crew:
         hardware = crew.hardware(choose_hardware(job["device"]))
-        network = trainer.public_network(plan).to(hardware.device)
+        network = public_network(plan).to(hardware.device)
         choose(network, plan.recipe.trained, plan.recipe.lora_rank)
         state = TrainingState.start(trainer.trained(network))
         state.updates = job["updates"]

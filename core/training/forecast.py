@@ -29,10 +29,18 @@ def training_seconds(work: Workload, recipe: Recipe) -> float:
     views = work.multiplicity * work.images_per_unit
     private = recipe.steps * recipe.batch_size * views
     public = recipe.moment_images if recipe.moment_share else 0
+    public += recipe.central_images if recipe.central_share else 0
     return (private + public) / find_pace(work).rows_per_second
 
 
 def sampling_seconds(work: Workload, recipe: Recipe, classes: int) -> float:
     """Time of drawing the synthetic images."""
-    calls = recipe.images_per_class * classes * recipe.sampler_steps
+    calls = recipe.images_per_class * classes * network_calls(recipe)
     return calls * FORWARD_SHARE / find_pace(work).rows_per_second
+
+
+def network_calls(recipe: Recipe) -> int:
+    """How often the network is asked for one synthetic image."""
+    # Heun asks twice a step, but once in the last; guidance asks for two classes.
+    times = 2 * recipe.sampler_steps - 1 if recipe.sampler == "heun" else 0
+    return (times or recipe.sampler_steps) * (2 if recipe.guidance else 1)

@@ -100,6 +100,9 @@ def unit_rows(
         timesteps=recipe.timesteps,
         flip=recipe.flip,
         generator=generator,
+        crop=recipe.crop,
+        label_dropout=recipe.label_dropout,
+        null_label=network.config.null_label,
     )
     counts = torch.tensor([len(own) for _, own in units], device=device)
     counts *= recipe.augmentation_multiplicity

@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import types
-from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, is_dataclass, replace
 from enum import Enum
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 from core.checkpoints.cards import CheckpointCard
-from core.checkpoints.catalogue import find
 from core.errors import UserError
 from core.privacy.accounting import Charge, calibrate, epsilon
 from core.privacy.budget import Budget, PrivacyUnit, Relation, UnitKind
 from core.privacy.mechanism import Mechanism
 from core.privacy.second_opinion import second_epsilon
+from core.training.central import CentralRelease
 from core.training.moments import MomentRelease
-from core.training.recipe import Recipe, load_recipe
+from core.training.recipe import Recipe
+from core.training.wishes import read_budget, read_recipe, starting_card
 from core.workspace import Project
-
-DEFAULT_DECLARED = 10_000
-"""What a preview assumes before a number was declared."""
-
-LARGEST_BATCH = 0.25
-"""Of the declared number: what a recipe's own batch is at most."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +39,7 @@ class Plan:
         mechanism: DP-SGD.
         moments: The noisy class moments, None without.
         epsilon: ε of all of it at the fine discretisation, ≤ budget.epsilon.
+        central: The central images, None without.
     """
 
     run: str
@@ -56,6 +53,7 @@ class Plan:
     mechanism: Mechanism
     moments: MomentRelease | None
     epsilon: float
+    central: CentralRelease | None = None
 
     @property
     def terms(self) -> str:
@@ -64,7 +62,12 @@ class Plan:
 
     def charges(self) -> tuple[Charge, ...]:
         """Everything that the run may do to the data, in order."""
-        return _charges(self.mechanism, self.moments)
+        return charges_of(self.mechanism, self.moments, self.central)
+
+    def steps_among(self, charges: Iterable[Charge]) -> int:
+        """How many DP-SGD steps of this plan there are among charges to its run."""
+        step = self.mechanism.charge(1)
+        return sum(c.count for c in charges if replace(c, count=1) == step)
 
     def sentence(self) -> str:
         """What the custodian reads before spending anything."""
@@ -106,93 +109,27 @@ def _is_patient(unit: PrivacyUnit) -> bool:
     return unit.kind is UnitKind.PATIENT
 
 
-def _charges(mechanism: Mechanism, moments: MomentRelease | None) -> tuple[Charge, ...]:
+def charges_of(
+    mechanism: Mechanism,
+    moments: MomentRelease | None,
+    central: CentralRelease | None,
+) -> tuple[Charge, ...]:
+    """All charges of a run; the steps last, after what the warm-up costs."""
     releases: tuple[Charge, ...] = ()
+    if central:
+        releases = (central.mechanism.charge(central.mechanism.steps),)
     if moments:
-        releases = (
+        releases += (
             Charge(noise_multiplier=moments.means_noise, count=1),
             Charge(noise_multiplier=moments.squares_noise, count=1),
         )
     return (*releases, mechanism.charge(mechanism.steps))
 
 
-def read_budget(project: Project) -> Budget:
-    """The budget of a project.
-
-    Raises:
-        UserError: when a field is out of range.
-    """
-    try:
-        kind, relation = UnitKind(project.unit), Relation(project.relation)
-    except ValueError as error:
-        raise UserError(
-            f"{error}: the unit is image or patient; the relation is "
-            f"{', '.join(relation.value for relation in Relation)}."
-        ) from None
-    unit = PrivacyUnit(kind=kind, max_images_per_unit=project.max_images_per_unit)
-    return Budget(
-        epsilon=float(project.epsilon),
-        delta=float(project.delta),
-        unit=unit,
-        relation=relation,
-    )
-
-
-def read_recipe(project: Project) -> Recipe:
-    """The recipe of a project, with the project's changes.
-
-    A batch that the project does not name is the recipe's, lowered where it would be
-    most of a small data set.
-    """
-    recipe = load_recipe(
-        project.recipe,
-        steps=project.steps,
-        batch_size=project.batch_size,
-        augmentation_multiplicity=project.augmentation_multiplicity,
-        images_per_class=project.images_per_class,
-    )
-    if project.batch_size is not None:
-        return recipe
-    # PRIVACY: fitted to the declared number, never to the number in the folder.
-    largest = max(1, int(LARGEST_BATCH * declared_count(project)))
-    return replace(recipe, batch_size=min(recipe.batch_size, largest))
-
-
-def lowered_batch(project: Project) -> str | None:
-    """What to tell when the recipe's batch does not fit the declared number."""
-    asked, found = load_recipe(project.recipe), read_recipe(project)
-    if project.batch_size is not None or found.batch_size == asked.batch_size:
-        return None
-    return (
-        f"The recipe's batch of {asked.batch_size:,} is too large for "
-        f"{declared_count(project):,} records: {found.batch_size:,} is used."
-    )
-
-
-def declared_count(project: Project) -> int:
-    """The public number of records, or what a preview assumes."""
-    given = project.declared_count
-    return DEFAULT_DECLARED if given is None else given
-
-
-def recipe_wishes(recipe: Recipe) -> dict[str, Any]:
-    """What of a recipe makes another run, as JSON types, by names for people.
-
-    So that an edited recipe file is noticed. Its names and the number of images may
-    change at no expense.
-    """
-    free = ("name", "title", "images_per_class")
-    return {
-        f"recipe's {field.name.replace('_', ' ')}": _plain(getattr(recipe, field.name))
-        for field in fields(Recipe)
-        if field.name not in free
-    }
-
-
 @lru_cache(maxsize=64)
 def bind(
     budget: Budget, declared_count: int, recipe: Recipe, classes: int
-) -> tuple[Mechanism, MomentRelease | None]:
+) -> tuple[Mechanism, MomentRelease | None, CentralRelease | None]:
     """Calibrate the noise so that everything together keeps the budget.
 
     Remembered: the plan asks again what its preview has just asked.
@@ -215,13 +152,37 @@ def bind(
         steps=recipe.steps,
     )
     moments = _bind_moments(budget, recipe, classes)
+    central = _bind_central(budget, declared_count, recipe, classes)
 
     def at(noise: float) -> tuple[Charge, ...]:
-        return _charges(replace(mechanism, noise_multiplier=noise), moments)
+        return charges_of(replace(mechanism, noise_multiplier=noise), moments, central)
 
-    # PRIVACY: one calibration over the moments and the steps together.
+    # PRIVACY: one calibration over all releases and the steps together.
     noise = calibrate(at, budget.epsilon, budget.delta, budget.relation)
-    return replace(mechanism, noise_multiplier=noise), moments
+    return replace(mechanism, noise_multiplier=noise), moments, central
+
+
+def _bind_central(
+    budget: Budget, declared_count: int, recipe: Recipe, classes: int
+) -> CentralRelease | None:
+    if recipe.central_share == 0:
+        return None
+
+    def of(noise: float) -> CentralRelease:
+        return CentralRelease.poisson(
+            population=declared_count,
+            batch_size=recipe.central_batch,
+            noise_multiplier=noise,
+            draws=recipe.central_draws,
+            classes=classes,
+            reduce=recipe.central_reduce,
+        )
+
+    def at(noise: float) -> tuple[Charge, ...]:
+        return (of(noise).mechanism.charge(recipe.central_draws),)
+
+    share = budget.epsilon * recipe.central_share
+    return of(calibrate(at, share, budget.delta, budget.relation))
 
 
 def _bind_moments(budget: Budget, recipe: Recipe, classes: int) -> MomentRelease | None:
@@ -267,18 +228,7 @@ def make_plan(
         UserError: when anything does not fit together; nothing is spent.
     """
     budget, recipe = read_budget(project), read_recipe(project)
-    card = find(project.checkpoint)
-    if project.overlap_answer == "yes":
-        raise UserError(
-            f"The checkpoint {card.name!r} may have been trained on these people, so "
-            "no bound would hold for them: choose another checkpoint."
-        )
-    if card.resolution != project.resolution:
-        raise UserError(
-            f"The checkpoint {card.name!r} works at {card.resolution} pixels per side, "
-            f"the project at {project.resolution}: set the resolution to "
-            f"{card.resolution}."
-        )
+    card = starting_card(project, recipe)
     if project.declared_count is None:
         raise UserError(
             "Declare a public number of records (declared_count, --declared-count): a "
@@ -290,7 +240,9 @@ def make_plan(
             f"The folder holds more training {project.unit}s than the declared "
             f"{project.declared_count:,}: declare a larger public number."
         )
-    mechanism, moments = bind(budget, project.declared_count, recipe, len(class_names))
+    mechanism, moments, central = bind(
+        budget, project.declared_count, recipe, len(class_names)
+    )
     return Plan(
         run=run,
         budget=budget,
@@ -302,7 +254,8 @@ def make_plan(
         resolution=project.resolution,
         mechanism=mechanism,
         moments=moments,
-        epsilon=_agreed_epsilon(budget, _charges(mechanism, moments)),
+        epsilon=_agreed_epsilon(budget, charges_of(mechanism, moments, central)),
+        central=central,
     )
 
 

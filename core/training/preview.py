@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from core.checkpoints.catalogue import find
 from core.privacy.accounting import Charge, epsilon
 from core.privacy.budget import Budget, UnitKind
 from core.privacy.comparison import other_unit_epsilon
 from core.training.forecast import sampling_seconds, training_seconds, workload
-from core.training.plan import (
+from core.training.plan import bind, charges_of, promise
+from core.training.wishes import (
     DEFAULT_DECLARED,
-    bind,
+    changes_to_recipe,
     declared_count,
-    lowered_batch,
-    promise,
     read_budget,
     read_recipe,
+    starting_card,
 )
 from core.workspace import Project
 
@@ -61,14 +60,9 @@ def preview(project: Project) -> BudgetPreview:
         UserError: when a field is out of range, or the fields do not fit together.
     """
     budget, recipe = read_budget(project), read_recipe(project)
-    declared = declared_count(project)
-    mechanism, moments = bind(budget, declared, recipe, PREVIEW_CLASSES)
-    releases: tuple[Charge, ...] = ()
-    if moments:
-        releases = tuple(
-            Charge(noise_multiplier=noise, count=1)
-            for noise in (moments.means_noise, moments.squares_noise)
-        )
+    card, declared = starting_card(project, recipe), declared_count(project)
+    mechanism, *released = bind(budget, declared, recipe, PREVIEW_CLASSES)
+    *releases, _ = charges_of(mechanism, *released)
     points = sorted(
         {round(mechanism.steps * k / CURVE_POINTS) for k in range(CURVE_POINTS + 1)}
     )
@@ -80,7 +74,7 @@ def preview(project: Project) -> BudgetPreview:
         for step in points
     )
     limit = budget.unit.max_images_per_unit
-    work = workload(find(project.checkpoint), recipe, limit, project.device)
+    work = workload(card, recipe, limit, project.device)
     return BudgetPreview(
         noise_multiplier=mechanism.noise_multiplier,
         epsilon_curve=curve,
@@ -120,8 +114,7 @@ def _warnings(project: Project, steps: int) -> tuple[str, ...]:
             f"No public number of records is declared yet: {DEFAULT_DECLARED:,} is "
             "assumed here."
         )
-    if lowered := lowered_batch(project):
-        found.append(lowered)
+    found += changes_to_recipe(project)
     if project.epsilon > HIGH_EPSILON:
         found.append(
             f"ε = {project.epsilon:g} is above what published work uses: the bound "

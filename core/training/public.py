@@ -27,6 +27,7 @@ from core.errors import Stopped
 from core.events import Watcher
 from core.files import write_atomically
 from core.parallel import Hardware, Workers, workers
+from core.training.distributed import LEADER, Crew
 
 Batch = Callable[[int, torch.Generator], tuple[Tensor, Tensor]]
 """(count, generator) → (images float32 [count, c, H, W] in [-1, 1], labels int64)."""
@@ -42,10 +43,13 @@ class PublicTraining:
         steps: Optimiser steps.
         batch_size: Images per step.
         learning_rate: Adam's, at its highest.
-        warmup_steps: Linear rise to it; a cosine takes it down to zero at the end.
+        warmup_steps: Linear rise to it.
+        decay: Whether a cosine then takes it down to zero at the end.
         ema_decay: Of the averaged weights that are kept.
         timesteps: Which noise levels are trained.
         flip: Whether images may be mirrored.
+        crop: How many pixels they may be shifted.
+        label_dropout: Share of them that is shown without its class.
         seed: Public: makes the run repeatable.
     """
 
@@ -56,13 +60,16 @@ class PublicTraining:
     ema_decay: float
     timesteps: TimestepMixture
     flip: bool
+    crop: int = 0
+    label_dropout: float = 0.0
+    decay: bool = True
     seed: int = 0
 
     def rate_at(self, step: int) -> float:
         """The learning rate of step `step`, counted from 0."""
         rise = min(1.0, (step + 1) / max(1, self.warmup_steps))
         fall = 0.5 * (1 + math.cos(math.pi * step / self.steps))
-        return self.learning_rate * rise * fall
+        return self.learning_rate * rise * (fall if self.decay else 1.0)
 
 
 def train(
@@ -75,11 +82,14 @@ def train(
     activity: str,
     watcher: Watcher,
     state: Path | None = None,
+    crew: Crew | None = None,
 ) -> list[float]:
     """Train `network` in place on public images; it ends as the averaged weights.
 
     Args:
-        batch: Gives images and labels, on any device.
+        batch: Gives images and labels, on any device; the same for the same generator.
+        crew: Processes that share each batch. All make the same updates; one of them
+            keeps the state.
         state: A file to resume from, and to keep the state in every 500 steps and
             before a stop.
 
@@ -89,11 +99,14 @@ def train(
     Raises:
         Stopped: when the watcher asks.
     """
+    crew = crew or Crew()
     network.to(hardware.device)
     parameters = [p for p in network.parameters() if p.requires_grad]
     average = [p.detach().clone() for p in parameters]
     optimiser = torch.optim.Adam(parameters, lr=training.learning_rate)
-    first, losses = _resume(state, parameters, average, optimiser)
+    leads = crew.rank == LEADER
+    first, losses = _resume(state if leads else None, parameters, average, optimiser)
+    first = _alike(crew, first, parameters, average, optimiser)
 
     with workers(hardware) as pool:
         for step in range(first, training.steps):
@@ -101,7 +114,7 @@ def train(
             images, labels = batch(training.batch_size, generator)
             loss, gradients = _gradients(
                 network, parameters, images, labels, training,
-                parameterisation, hardware, pool, generator,
+                parameterisation, hardware, pool, generator, crew,
             )  # fmt: skip
             for parameter, gradient in zip(parameters, gradients, strict=True):
                 parameter.grad = gradient
@@ -111,8 +124,8 @@ def train(
             ema.update(average, parameters, step, training.ema_decay)
             losses.append(loss)
             watcher.progress(activity, step + 1, training.steps)
-            stopping = watcher.stop_requested()
-            if state and (stopping or (step + 1) % STATE_EVERY == 0):
+            stopping = crew.anybody(watcher.stop_requested())
+            if state and leads and (stopping or (step + 1) % STATE_EVERY == 0):
                 _keep(state, step + 1, losses, parameters, average, optimiser)
             if stopping:
                 raise Stopped
@@ -136,15 +149,21 @@ def _gradients(
     hardware: Hardware,
     pool: Workers,
     generator: torch.Generator,
+    crew: Crew,
 ) -> tuple[float, list[Tensor]]:
-    """Mean loss and its gradient, the batch dealt out to the workers."""
+    """Mean loss and its gradient, the batch dealt out to the crew and its workers."""
     views = make_views(
         images, labels, multiplicity=1, timesteps=training.timesteps,
-        flip=training.flip, generator=generator,
+        flip=training.flip, generator=generator, crop=training.crop,
+        label_dropout=training.label_dropout, null_label=network.config.null_label,
     )  # fmt: skip
-    parts = [
-        tensor.to(hardware.device).tensor_split(pool.threads)
+    own = [
+        tensor.tensor_split(crew.size)[crew.rank].to(hardware.device)
         for tensor in (views.clean, views.labels, views.timesteps, views.noise)
+    ]
+    # A batch smaller than the workers are many leaves some of them without work.
+    parts = [
+        tensor.tensor_split(min(pool.threads, max(1, len(own[0])))) for tensor in own
     ]
 
     def work(*part: Tensor) -> tuple[float, list[Tensor]]:
@@ -153,11 +172,13 @@ def _gradients(
         loss = share * mean_loss(network, piece, parameterisation, hardware.autocast())
         return loss.item(), list(torch.autograd.grad(loss, parameters))
 
-    results = list(pool.map(work, *parts))
-    total = results[0][1]
+    results = list(pool.map(work, *parts)) if len(own[0]) else []
+    total = results[0][1] if results else [torch.zeros_like(p) for p in parameters]
     for _, gradients in results[1:]:
         torch._foreach_add_(total, gradients)
-    return sum(loss for loss, _ in results), total
+    loss = torch.tensor([sum(loss for loss, _ in results)], device=hardware.device)
+    crew.add_up_for_all([*total, loss])
+    return loss.item(), total
 
 
 _FIELDS = ("clean", "labels", "timesteps", "noise")
@@ -205,6 +226,31 @@ def _resume(
             "exp_avg_sq": tensors[f"{index}.second"].to(parameter.device),
         }
     return step, tensors["losses"].tolist()
+
+
+@torch.no_grad()
+def _alike(
+    crew: Crew,
+    step: int,
+    parameters: list[Tensor],
+    average: list[Tensor],
+    optimiser: torch.optim.Adam,
+) -> int:
+    """Give the whole crew what the leader begins with; the step it has come to."""
+    if crew.size == 1:
+        return step
+    at = torch.tensor([step])
+    crew.share([at])
+    moments = []
+    for parameter in parameters if int(at) else ():
+        own = optimiser.state[parameter]
+        if not own:
+            own["step"] = torch.tensor(float(at))
+            own["exp_avg"] = torch.zeros_like(parameter)
+            own["exp_avg_sq"] = torch.zeros_like(parameter)
+        moments += [own["exp_avg"], own["exp_avg_sq"]]
+    crew.share([*parameters, *average, *moments])
+    return int(at)
 
 
 def write_log(path: Path, losses: list[float], training: PublicTraining) -> None:

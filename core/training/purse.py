@@ -32,11 +32,20 @@ class Purse:
 
     def steps_charged(self) -> int:
         """DP-SGD steps charged, whether or not they reached the weights."""
-        return sum(c.count for c in self.charged() if c.batch_cap is not None)
+        return self._plan.steps_among(self.charged())
 
     def moments_charged(self) -> bool:
         """Whether the one release of moments was begun."""
         return any(c.batch_cap is None for c in self.charged())
+
+    def central_left(self) -> int:
+        """Draws of the central images not yet charged."""
+        central = self._plan.central
+        if central is None:
+            return 0
+        draw = central.mechanism.charge(1)
+        made = (c.count for c in self.charged() if replace(c, count=1) == draw)
+        return central.mechanism.steps - sum(made)
 
     def steps_left(self) -> int:
         """Committed steps not yet charged; others may charge them in the meantime."""
@@ -62,9 +71,9 @@ class Purse:
         ahead = tuple(
             replace(
                 charge.uncapped(),
-                count=charge.count
-                if charge.batch_cap is None
-                else min(steps, stride * math.ceil(charge.count / stride)),
+                count=min(steps, stride * math.ceil(charge.count / stride))
+                if self._plan.steps_among([charge])
+                else charge.count,
             )
             for charge in self.charged()
         )

@@ -5,17 +5,18 @@ Recipes are TOML files in `resources/recipes`, each number with its source besid
 
 from __future__ import annotations
 
-import math
-import tomllib
-from dataclasses import MISSING, dataclass, fields
-from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from dataclasses import dataclass
+from typing import Any
 
 from core.diffusion.adapters import ALL, check_choice
-from core.diffusion.samplers import check_sampler
+from core.diffusion.presets import PRESETS
+from core.diffusion.process import Process
+from core.diffusion.samplers import STILL, Churn, check_sampler
 from core.diffusion.timesteps import TimestepMixture
 from core.errors import UserError
 from core.training.bundled import recipe_folder, recipe_names
+from core.training.recipe_files import check_kinds, read_recipe_file, refusal
+from core.training.rows import CLASS_ROWS, FRESH, NEAREST
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +55,26 @@ class Recipe:
         trained: Parts of the network that DP-SGD trains (`diffusion.adapters.PARTS`).
             The warm-up, which costs nothing more, always trains all.
         lora_rank: Rank of the adapters trained beside every attention; 0 for none.
+        needs: What it takes to run it, in words for people; "" for nothing special.
+        network: A network to train from nothing (`diffusion.presets.PRESETS`); "" to
+            start from the checkpoint that the project names.
+        parameterisation: How the network must have been trained, or is to be when it
+            starts from nothing, as `Process.parse` reads it; "" for whatever the
+            checkpoint's card says.
+        steps_at_epsilon: The ε for which `steps` is meant; for another ε they grow and
+            shrink with it (Ghalebikesabi et al. 2023, sec. 5.5). 0: whatever ε is.
+        crop: How many pixels a view may be shifted, each way.
+        label_dropout: Share of the images whose views are shown without their class.
+        guidance: Of the sampler, away from no class; 0 for none.
+        churn_amount, churn_from, churn_to, churn_noise: Noise that the sampler "heun"
+            adds back (`diffusion.samplers.Churn`).
+        central_share: Share of ε for central images, noisy mean images of the classes
+            (`training.central`); 0 for none.
+        central_draws, central_batch: How many, and the units expected in each.
+        central_reduce: By how much an image's sides are reduced for them.
+        central_images, central_learning_rate: Images trained on, counted with
+            repetition, and Adam's rate on them.
+        class_rows: How a private class's label starts (`training.rows.CLASS_ROWS`).
     """
 
     name: str
@@ -82,6 +103,24 @@ class Recipe:
     images_per_class: int
     trained: tuple[str, ...] = (ALL,)
     lora_rank: int = 0
+    needs: str = ""
+    network: str = ""
+    parameterisation: str = ""
+    steps_at_epsilon: float = 0.0
+    crop: int = 0
+    label_dropout: float = 0.0
+    guidance: float = 0.0
+    churn_amount: float = STILL.amount
+    churn_from: float = STILL.from_sigma
+    churn_to: float = STILL.to_sigma
+    churn_noise: float = STILL.noise
+    central_share: float = 0.0
+    central_draws: int = 5
+    central_batch: int = 6000
+    central_reduce: int = 2
+    central_images: int = 25_600
+    central_learning_rate: float = 0.001
+    class_rows: str = FRESH
 
     def __post_init__(self) -> None:
         """Refuse a recipe that cannot run.
@@ -89,13 +128,14 @@ class Recipe:
         Raises:
             UserError: naming the field.
         """
-        for name, kind in get_type_hints(Recipe).items():
-            if not _is(getattr(self, name), kind):
-                raise self._refused(name, _words(kind))
+        check_kinds(self)
         positive = ["batch_size", "steps", "augmentation_multiplicity", "clip_norm",
                     "learning_rate", "images_per_class"]  # fmt: skip
-        if not 0 <= self.moment_share < 1:
-            raise self._refused("moment_share", "at least 0 and below 1")
+        for name in ("moment_share", "central_share"):
+            if not 0 <= getattr(self, name) < 1:
+                raise self._refused(name, "at least 0 and below 1")
+        if self.moment_share + self.central_share >= 1:
+            raise self._refused("central_share", "below 1 with the moment share")
         if self.moment_share:
             positive += ["moment_mean_norm", "moment_norm", "moment_images",
                          "moment_learning_rate"]  # fmt: skip
@@ -104,22 +144,64 @@ class Recipe:
             brightness, contrasts = self.moment_frequencies
             if brightness < 1 or contrasts < 0:
                 raise self._refused("moment_frequencies", "at least 1 and at least 0")
+        if self.central_share:
+            positive += ["central_draws", "central_batch", "central_reduce",
+                         "central_images", "central_learning_rate"]  # fmt: skip
         for name in positive:
             if not getattr(self, name) > 0:
                 raise self._refused(name, "above 0")
-        for name in ("warmup_steps", "moment_noise_edge"):
+        for name in ("warmup_steps", "moment_noise_edge", "crop", "steps_at_epsilon"):
             if getattr(self, name) < 0:
                 raise self._refused(name, "0 or more")
         if not 0 <= self.ema_decay <= 1:
             raise self._refused("ema_decay", "between 0 and 1")
-        check_sampler(self.sampler, self.sampler_steps)
+        self._check_network()
+        self._check_labels()
+        check_sampler(self.sampler, self.sampler_steps, self.guidance, self.churn)
         check_choice(self.trained, self.lora_rank)
         _ = self.timesteps
 
+    def _check_network(self) -> None:
+        if self.network not in ("", *PRESETS):
+            raise self._refused("network", f"empty or one of {', '.join(PRESETS)}")
+        if self.parameterisation:
+            Process.parse(self.parameterisation)
+        elif self.network:
+            raise self._refused(
+                "parameterisation", "named (eps, v, vp, ve, edm) for a network that "
+                "starts from nothing",
+            )  # fmt: skip
+        if self.network and (ALL not in self.trained):
+            raise self._refused("trained", '["all"] for a network that starts from '
+                                "nothing")  # fmt: skip
+
+    def _check_labels(self) -> None:
+        if self.class_rows not in CLASS_ROWS:
+            raise self._refused("class_rows", f"one of {', '.join(CLASS_ROWS)}")
+        if self.class_rows == NEAREST and not self.moment_share + self.central_share:
+            raise self._refused(
+                "class_rows", f"{FRESH} without noisy moments or central images, from "
+                "which the nearest rows are told",
+            )  # fmt: skip
+        if not 0 <= self.label_dropout < 1:
+            raise self._refused("label_dropout", "at least 0 and below 1")
+        if self.guidance and not self.label_dropout:
+            raise self._refused(
+                "label_dropout", "above 0 for a sampler with guidance, so that the "
+                "network learns to draw without a class",
+            )  # fmt: skip
+
     def _refused(self, name: str, wanted: str) -> UserError:
-        return UserError(
-            f"In the recipe {self.name}, {name.replace('_', ' ')} must be {wanted}, "
-            f"not {getattr(self, name)!r}: correct it."
+        return refusal(self, name, wanted)
+
+    @property
+    def churn(self) -> Churn:
+        """The sampler's churn as a type."""
+        return Churn(
+            amount=self.churn_amount,
+            from_sigma=self.churn_from,
+            to_sigma=self.churn_to,
+            noise=self.churn_noise,
         )
 
     @property
@@ -128,30 +210,6 @@ class Recipe:
         return TimestepMixture(
             weights=self.timestep_weights, bounds=self.timestep_bounds
         )
-
-
-def _is(value: object, kind: Any) -> bool:
-    """Whether a value read from a file is of this kind; a bool is no number."""
-    if get_origin(kind) is tuple:
-        inner = get_args(kind)
-        if not isinstance(value, tuple):
-            return False
-        kinds = inner[:1] * len(value) if inner[-1] is ... else inner
-        return len(value) == len(kinds) and all(map(_is, value, kinds))
-    if kind is float:
-        return type(value) in (int, float) and abs(value) < math.inf  # type: ignore
-    return type(value) is kind
-
-
-def _words(kind: Any) -> str:
-    names = {int: "whole number", float: "number", str: "text"}
-    if kind is bool:
-        return "true or false"
-    if get_origin(kind) is not tuple:
-        return f"a {names[kind]}"
-    inner = get_args(kind)
-    count = "" if inner[-1] is ... else f"{len(inner)} "
-    return f"a list of {count}{names[inner[0]]}s"
 
 
 def load_recipe(name: str, **changes: Any) -> Recipe:
@@ -163,35 +221,4 @@ def load_recipe(name: str, **changes: Any) -> Recipe:
     Raises:
         UserError: when there is none, a field is missing, unknown or out of range.
     """
-    path = Path(name)
-    if name in recipe_names():
-        path = recipe_folder() / f"{name}.toml"
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError:
-        known = ", ".join(recipe_names())
-        raise UserError(f"There is no recipe {name!r}: use one of {known}.") from None
-    except UnicodeDecodeError:
-        raise UserError(
-            f"The recipe {path} is not text in UTF-8: save it as such."
-        ) from None
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(
-            f"The recipe {path} is not valid TOML ({error}): correct that line."
-        ) from None
-    content = {"name": path.stem} | content
-    content |= {key: value for key, value in changes.items() if value is not None}
-    known_fields = {field.name for field in fields(Recipe)}
-    needed = {field.name for field in fields(Recipe) if field.default is MISSING}
-    wrong = (content.keys() - known_fields) | (needed - content.keys())
-    if wrong:
-        raise UserError(
-            f"The recipe {path} has missing or unknown fields: "
-            f"{', '.join(sorted(wrong))}."
-        )
-    return Recipe(
-        **{
-            key: tuple(value) if isinstance(value, list) else value
-            for key, value in content.items()
-        }
-    )
+    return read_recipe_file(Recipe, name, recipe_folder(), recipe_names(), changes)

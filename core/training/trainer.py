@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
@@ -20,14 +20,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from core.checkpoints.store import WEIGHTS, load_checkpoint, save_checkpoint
+from core.checkpoints.store import WEIGHTS, save_checkpoint
 from core.data.dataset import ImageDataset
 from core.diffusion import ema
 from core.diffusion.adapters import merge
-from core.diffusion.networks import DenoisingNetwork, adapt_classes
-from core.diffusion.timesteps import UNIFORM
+from core.diffusion.networks import DenoisingNetwork
 from core.errors import Stopped, UserError
-from core.events import Progress, Watcher
+from core.events import Watcher
 from core.parallel import Hardware, choose_hardware
 from core.privacy.accounting import Charge
 from core.privacy.gradients.sums import Pace
@@ -38,19 +37,12 @@ from core.training.distributed import ProcessLost, crew
 from core.training.forecast import workload
 from core.training.frozen import narrow
 from core.training.gradients import Sum
-from core.training.moments import (
-    ClassMoments,
-    load_moments,
-    release_moments,
-    save_moments,
-)
 from core.training.plan import Plan, plan_facts
-from core.training.public import PublicTraining, train
 from core.training.purse import Purse
 from core.training.state import TrainingState, load_newest, save_state
 from core.training.units import UnitImages, group_units
+from core.training.warmup import public_network, warmed_up
 
-WARMUP_BATCH = 64
 SECONDS_BETWEEN_STATES = 60.0
 MODEL = "model"
 
@@ -118,81 +110,14 @@ def _start(
     hardware: Hardware,
     watcher: Watcher,
 ) -> DenoisingNetwork:
-    """The public network, warmed up on noisy moments; the recipe's parts trainable."""
-    network = public_network(plan).to(hardware.device)
+    """The public network, warmed up; the recipe's parts trainable."""
     resuming = any(folder.glob("state-*.safetensors"))
-    moments = None if resuming else _moments(plan, units, purse, folder, watcher)
-    if moments is not None:
-        telling = _telling(watcher, epsilon=purse.epsilon())
-        _warm_up(plan, network, moments, folder, hardware, telling)
+    if resuming:  # Its weights are read from the state.
+        network = public_network(plan).to(hardware.device)
+    else:
+        network = warmed_up(plan, units, purse, folder, hardware, watcher)
     narrow(network, plan.recipe, folder, resuming=resuming)
     return network
-
-
-def public_network(plan: Plan) -> DenoisingNetwork:
-    """The public network with a fresh label for every private class."""
-    public = load_checkpoint(plan.checkpoint.folder)
-    seeded = torch.Generator().manual_seed(0)
-    return adapt_classes(public.network, len(plan.class_names), generator=seeded)
-
-
-def _telling(watcher: Watcher, **figures: float) -> Watcher:
-    """The same watcher; every report also carries these public figures."""
-
-    def report(progress: Progress) -> None:
-        watcher.report(replace(progress, figures=figures))
-
-    return replace(watcher, report=report)
-
-
-def _moments(
-    plan: Plan, units: UnitImages, purse: Purse, folder: Path, watcher: Watcher
-) -> ClassMoments | None:
-    path = folder / "moments.safetensors"
-    if path.is_file():
-        return load_moments(path)
-    # PRIVACY: a release that was begun is paid for; it is never made twice.
-    if plan.moments is None or purse.moments_charged():
-        return None
-    moments = release_moments(plan.moments, units, commit=purse.commit, watcher=watcher)
-    save_moments(moments, path)
-    return moments
-
-
-def _warm_up(
-    plan: Plan,
-    network: DenoisingNetwork,
-    moments: ClassMoments,
-    folder: Path,
-    hardware: Hardware,
-    watcher: Watcher,
-) -> None:
-    """Train on pseudo-images: post-processing of what was released."""
-    channels = network.config.image_channels
-
-    def batch(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        labels = torch.randint(len(plan.class_names), (count,), generator=generator)
-        images = moments.draw(labels, generator)
-        return images.expand(-1, channels, -1, -1), labels
-
-    train(
-        network,
-        batch,
-        PublicTraining(
-            steps=max(1, plan.recipe.moment_images // WARMUP_BATCH),
-            batch_size=WARMUP_BATCH,
-            learning_rate=plan.recipe.moment_learning_rate,
-            warmup_steps=50,
-            ema_decay=0.995,
-            timesteps=UNIFORM,
-            flip=plan.recipe.flip,
-        ),
-        parameterisation=plan.checkpoint.predicts,
-        hardware=hardware,
-        activity="Learning from the noisy moments",
-        watcher=watcher,
-        state=folder / "warm-up.safetensors",
-    )
 
 
 def _descend(

@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 from core import cli
+from core.diffusion.presets import PRESETS
 from core.errors import Stopped
-from tests.core.tiny import make_checkpoint, write_recipe
+from tests.core.tiny import CONFIG, make_checkpoint, write_recipe
 
 
 @pytest.fixture(autouse=True)
@@ -93,6 +94,45 @@ def test_a_mistake_is_one_sentence_and_costs_nothing(
     assert run(tmp_path / "project", arguments | changes) == cli.MISTAKE
     assert named in complaint(capsys)
     assert ledger_rows(home) == 0
+
+
+EVERYTHING = {
+    "parameterisation": '"v"',
+    "crop": 1,
+    "label_dropout": 0.2,
+    "guidance": 0.5,
+    "sampler": '"heun"',
+    "churn_amount": 1.0,
+    "steps_at_epsilon": 0.25,
+    "moment_share": 0.3,
+    "central_share": 0.2,
+    "central_draws": 2,
+    "central_images": 64,
+    "class_rows": '"nearest"',
+}
+
+
+@pytest.mark.parametrize("scratch", [False, True])
+def test_a_recipe_with_everything_runs_and_its_release_holds(
+    tmp_path, arguments, capsys, monkeypatch, scratch
+):
+    wishes = dict(EVERYTHING)
+    if scratch:
+        monkeypatch.setitem(PRESETS, "dpdm-grey", CONFIG)
+        wishes |= {"network": '"dpdm-grey"', "parameterisation": '"edm"'}
+    recipe = write_recipe(tmp_path / "recipe", **wishes)
+    release = tmp_path / "release"
+    changes = {"--recipe": recipe, "--release": release}
+    assert run(tmp_path / "project", arguments | changes) == cli.DONE
+    assert "HOLDS" not in capsys.readouterr().out.replace("DOES NOT HOLD", "HOLDS")
+    assert cli.main(["verify", str(release)]) == cli.DONE
+    audit = json.loads((release / "audit.json").read_text())
+    assert [e["count"] for e in audit["composition"]["events"]] == [2, 1, 1, 6]
+    assert audit["sampler"] | {"guidance": 0.5, "name": "heun"} == audit["sampler"]
+    assert "shifted by up to 1 pixels" in audit["views"]
+    model = audit["public_model"]
+    assert model["trained_as"] == ("edm" if scratch else "v")
+    assert model["name"] == ("scratch-dpdm-grey-edm" if scratch else "tiny")
 
 
 @pytest.mark.parametrize("kind", ["empty", "one class", "single image"])

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from core import pipeline
+from core.diffusion.samplers import Churn
 from core.errors import Stopped, UserError
 from core.events import Watcher
 from core.privacy.ledger import Ledger
 from core.privacy.lifetime import Cap
 from core.spending import open_ledger
+from core.synthesis import sampling
 from core.training import purse
 from core.workspace import Project, Workspace
 from tests.core.tiny import make_checkpoint, make_dataset, write_recipe
@@ -164,6 +167,38 @@ def test_results_of_an_older_version_are_read(workspace, project):
     facts = workspace.result("training")
     workspace.finish("training", facts | {"of another version": 1})
     assert pipeline.fine_tune(workspace, plan, make_dataset(), Watcher()) == tuned
+
+
+def test_an_edited_recipe_is_noticed_in_a_field_that_came_later(
+    workspace, project, tmp_path
+):
+    """A plan of an older version did without it: now it is another run."""
+    plan = planned(workspace, project)
+    pipeline.fine_tune(workspace, plan, make_dataset(), Watcher())
+    forgetting(workspace, wishes=["recipe's crop"], recipe=["crop"])
+    assert planned(workspace, project) == plan
+    path = Path(project.recipe)
+    path.write_text(path.read_text() + "\ncrop = 1\n")
+    with pytest.raises(UserError, match="recipe's crop"):
+        planned(workspace, project)
+
+
+def test_images_are_drawn_as_the_recipe_says(workspace, project, monkeypatch):
+    path = Path(project.recipe)
+    lines = ["label_dropout = 0.5", "guidance = 1.5", "churn_amount = 2.0"]
+    text = path.read_text().replace('"ddim"', '"heun"')
+    path.write_text("\n".join([text, *lines]))
+    plan = planned(workspace, project)
+    pipeline.fine_tune(workspace, plan, make_dataset(), Watcher())
+    asked, real = [], sampling.sample
+
+    def recording(*arguments, **options):
+        asked.append(options)
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(sampling, "sample", recording)
+    pipeline.synthesise(workspace, plan, Watcher())
+    assert {(a["guidance"], a["churn"]) for a in asked} == {(1.5, Churn(amount=2.0))}
 
 
 def rolled_back(home, kept):

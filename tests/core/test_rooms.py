@@ -166,7 +166,16 @@ def test_the_audit_surface_is_short():
 
 @pytest.mark.parametrize(
     "name",
-    ["mechanism", "clipping", "noise", "sampling", "moments", "ledger", "accounting"],
+    [
+        "mechanism",
+        "clipping",
+        "noise",
+        "sampling",
+        "moments",
+        "central",
+        "ledger",
+        "accounting",
+    ],
 )
 def test_the_lines_that_keep_the_rules_are_marked(name):
     text = (ROOT / f"core/privacy/{name}.py").read_text()

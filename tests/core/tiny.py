@@ -14,6 +14,7 @@ from core.data.dataset import ImageDataset, Split
 from core.diffusion.networks import DenoisingNetwork, NetworkConfig, build_network
 from core.privacy.budget import Budget, PrivacyUnit, Relation, UnitKind
 from core.privacy.mechanism import Mechanism
+from core.training.central import CentralRelease
 from core.training.moments import MomentRelease
 from core.training.plan import Plan
 from core.training.recipe import Recipe, load_recipe
@@ -28,6 +29,15 @@ CONFIG = NetworkConfig(
     head_channels=8,
     classes=3,
 )
+
+LATER_FIELDS = {
+    "trained", "lora_rank",
+    "needs", "network", "parameterisation", "steps_at_epsilon", "crop", "label_dropout",
+    "guidance", "churn_amount", "churn_from", "churn_to", "churn_noise",
+    "central_share", "central_draws", "central_batch", "central_reduce",
+    "central_images", "central_learning_rate", "class_rows",
+}  # fmt: skip
+"""Fields of a recipe that came after the first version."""
 
 RECIPE = """
 title = "Tiny: for tests"
@@ -119,10 +129,24 @@ def make_dataset(
     )
 
 
+def make_central(**changes: object) -> CentralRelease:
+    """Three draws of half of the 24 declared units."""
+    numbers: dict[str, object] = {
+        "population": 24,
+        "batch_size": 12,
+        "noise_multiplier": 50.0,
+        "draws": 3,
+        "classes": 2,
+        "reduce": 2,
+    }
+    return CentralRelease.poisson(**(numbers | changes))
+
+
 def make_plan(
     folder: Path,
     *,
     moments: bool = False,
+    central: bool = False,
     unit: PrivacyUnit | None = None,
     noise: float = 30.0,
     clip_norm: float = 0.01,
@@ -163,6 +187,7 @@ def make_plan(
             steps=recipe.steps,
         ),
         moments=release if moments else None,
+        central=make_central() if central else None,
         epsilon=0.9,
     )
 

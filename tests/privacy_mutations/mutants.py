@@ -7,6 +7,7 @@ from tests.privacy_mutations.accounting_mutants import (
     COMPARISON_MUTANTS,
     LOSS_MUTANTS,
 )
+from tests.privacy_mutations.gradient_mutants import GRADIENT_MUTANTS
 from tests.privacy_mutations.harness import Mutant
 from tests.privacy_mutations.ledger_mutants import LEDGER_MUTANTS, SPENDING_MUTANTS
 from tests.privacy_mutations.plan_mutants import (
@@ -19,6 +20,7 @@ NOISE = "privacy/noise.py"
 SAMPLING = "privacy/sampling.py"
 MECHANISM = "privacy/mechanism.py"
 MOMENTS = "privacy/moments.py"
+CENTRAL = "privacy/central.py"
 ACCOUNTING = "privacy/accounting.py"
 LEDGER = "privacy/ledger.py"
 PLAN = "training/plan.py"
@@ -259,8 +261,8 @@ _MOMENTS = (
     Mutant(
         name="weights forgotten in the squares",
         file=MOMENTS,
-        correct="_shortened(centred, clip_norm) * data.weights.sqrt()[:, None]",
-        wrong="_shortened(centred, clip_norm)",
+        correct="shortened(centred, clip_norm) * data.weights.sqrt()[:, None]",
+        wrong="shortened(centred, clip_norm)",
         tests=("privacy/test_moments.py",),
     ),
     Mutant(
@@ -280,6 +282,37 @@ _MOMENTS = (
         "    stretch = torch.where(upper[0] == upper[1], 1.0, 2.0)\n"
         "    sums = []",
         tests=("privacy/test_moments.py",),
+    ),
+)
+
+_CENTRAL = (
+    Mutant(
+        name="central images are not shortened",
+        file=CENTRAL,
+        correct="short = shortened(data.coefficients.double(), 1.0)",
+        wrong="short = data.coefficients.double()",
+        tests=("privacy/test_central.py",),
+    ),
+    Mutant(
+        name="a patient weighs as much as their central images",
+        file=CENTRAL,
+        correct="short * data.weights.double()[:, None]",
+        wrong="short",
+        tests=("privacy/test_central.py",),
+    ),
+    Mutant(
+        name="central images divided by who was drawn",
+        file="training/central.py",
+        correct="divisor = batch_size / classes",
+        wrong="divisor = float(batch_size)",
+        tests=("training/test_central.py",),
+    ),
+    Mutant(
+        name="a draw of central images made again",
+        file="training/purse.py",
+        correct="return central.mechanism.steps - sum(made)",
+        wrong="return central.mechanism.steps - 0 * sum(made)",
+        tests=("training/test_central.py",),
     ),
 )
 
@@ -315,8 +348,8 @@ _PLAN_AND_UNITS = (
 )
 
 MUTANTS = (
-    *_NOISE, *_SAMPLING, *_MECHANISM, *_MOMENTS, *_PLAN_AND_UNITS,
+    *_NOISE, *_SAMPLING, *_MECHANISM, *_MOMENTS, *_CENTRAL, *_PLAN_AND_UNITS,
     *ACCOUNTING_MUTANTS, *LOSS_MUTANTS, *COMPARISON_MUTANTS,
     *LEDGER_MUTANTS, *SPENDING_MUTANTS,
-    *PLAN_MUTANTS, *PURSE_MUTANTS, *DEALING_MUTANTS,
+    *PLAN_MUTANTS, *PURSE_MUTANTS, *DEALING_MUTANTS, *GRADIENT_MUTANTS,
 )  # fmt: skip

@@ -69,12 +69,21 @@ def test_cropped_views_stay_with_their_images():
 
 @pytest.mark.parametrize("share", [0.1, 0.5])
 def test_label_dropout_hides_that_share_of_the_labels(share):
-    images = some_images()[:1]
-    views = views_of(
-        images, torch.tensor([2]), multiplicity=4000, label_dropout=share, null_label=9
-    )
+    images, labels = torch.zeros(4000, 1, 1, 1), torch.full((4000,), 2)
+    views = views_of(images, labels, label_dropout=share, null_label=9)
     assert set(views.labels.tolist()) == {2, 9}
     assert abs((views.labels == 9).float().mean().item() - share) < 0.03
+
+
+def test_all_views_of_an_image_lose_their_label_together():
+    images, labels = torch.zeros(60, 1, 1, 1), torch.arange(60)
+    views = views_of(
+        images, labels, multiplicity=5, label_dropout=0.5, null_label=99
+    ).labels.view(60, 5)
+    assert all(len(row.unique()) == 1 for row in views)
+    hidden = views[:, 0] == 99
+    assert 10 < hidden.sum() < 50
+    assert torch.equal(views[~hidden, 0], labels[~hidden])
 
 
 def test_what_is_not_asked_for_draws_no_random_number():

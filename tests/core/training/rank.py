@@ -24,9 +24,10 @@ from core.errors import Stopped, UserError
 from core.events import Watcher
 from core.parallel import Hardware
 from core.privacy import mechanism as mechanism_room
+from core.privacy.gradients.sums import Pace
 from core.privacy.ledger import Ledger
 from core.privacy.mechanism import Mechanism, private_step
-from core.training import distributed, following, trainer
+from core.training import distributed, following, gradients, trainer, warmup
 from core.training.distributed import Crew, ProcessLost, crew, fingerprint, gathered
 from core.training.plan import Plan, plan_from_facts
 from tests.core.tiny import make_dataset
@@ -172,9 +173,12 @@ def make_exact() -> None:
     torch.Tensor.float = torch.Tensor.double
     hardware = Hardware(device=torch.device("cpu"), precision=torch.float32, threads=2)
     patch_everywhere("choose_hardware", lambda *_: hardware)
-    public = trainer.public_network
-    trainer.public_network = lambda plan: public(plan).double()
-    real = trainer.make_views
+    public = warmup.public_network
+    patch_everywhere("public_network", lambda *of: public(*of).double())
+    # The others draw the views of several units at once, and so differently.
+    pace = Pace(strategy="one by one", rows_at_once=64, threads=2)
+    patch_everywhere("find_pace", lambda work: pace)
+    real = gradients.make_views
 
     def views(*arguments: Any, generator: torch.Generator, **options: Any) -> Any:
         return real(*arguments, generator=generator.manual_seed(5), **options)

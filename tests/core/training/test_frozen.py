@@ -13,6 +13,7 @@ from core.events import Watcher
 from core.training import trainer
 from core.training.frozen import START, narrow, trained_parameters
 from core.training.state import TrainingState, load_newest
+from core.training.warmup import public_network
 from tests.core.tiny import make_dataset, make_network, make_plan
 
 pytestmark = pytest.mark.usefixtures("quick_accountant")
@@ -84,7 +85,7 @@ def test_the_warm_up_trains_everything_and_a_resume_keeps_what_it_did(
     with pytest.raises(Stopped):
         tune(plan, stop_after=1)
     start = load_file(folder / START)
-    public = trainer.public_network(plan).state_dict()
+    public = public_network(plan).state_dict()
     assert not torch.equal(start[CONVOLUTION], public[CONVOLUTION])
     model = tune(plan)
     assert torch.equal(model[CONVOLUTION], start[CONVOLUTION])

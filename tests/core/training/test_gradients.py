@@ -13,6 +13,7 @@ from core.training import gradients, trainer
 from core.training.forecast import workload
 from core.training.gradients import find_pace, unit_rows
 from core.training.units import group_units
+from core.training.warmup import public_network
 from tests.core.tiny import make_dataset, make_network, make_plan, patients
 
 CPU = Hardware(device=torch.device("cpu"), precision=torch.float32, threads=2)
@@ -153,3 +154,21 @@ def test_pace_is_found_on_random_images_and_remembered(tmp_path, monkeypatch):
     assert pace.rows_per_second > 0
     monkeypatch.setattr(gradients, "choose_pace", never)
     assert find_pace(work) is pace
+
+
+def test_views_are_made_as_the_recipe_says(tmp_path, dataset, monkeypatch):
+    asked, real = [], gradients.make_views
+
+    def recording(*arguments, **options):
+        asked.append(options)
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(gradients, "make_views", recording)
+    bench = Bench(tmp_path, dataset, crop=2, label_dropout=0.5)
+    bench.network = public_network(bench.plan)
+    bench.total([0])
+    assert {k: asked[0][k] for k in ("crop", "label_dropout", "null_label")} == {
+        "crop": 2,
+        "label_dropout": 0.5,
+        "null_label": 2,
+    }

@@ -7,22 +7,21 @@ from dataclasses import replace
 
 import pytest
 
+from core.checkpoints import scratch
 from core.errors import UserError
 from core.privacy.accounting import Charge, epsilon
 from core.privacy.budget import Relation
 from core.privacy.second_opinion import second_epsilon
 from core.training import plan as planning
 from core.training import preview as preview_room
-from core.training.plan import (
+from core.training.plan import make_plan, plan_facts, plan_from_facts
+from core.training.recipe import load_recipe, recipe_names
+from core.training.wishes import (
     LARGEST_BATCH,
-    lowered_batch,
-    make_plan,
-    plan_facts,
-    plan_from_facts,
+    changes_to_recipe,
     read_recipe,
     recipe_wishes,
 )
-from core.training.recipe import load_recipe, recipe_names
 from core.workspace import Project
 from tests.core import tiny
 from tests.core.tiny import make_checkpoint, write_recipe
@@ -236,7 +235,7 @@ def test_a_plan_of_an_older_version_is_still_read(tmp_path):
     """The facts as the first version wrote them, before the newer fields."""
     plan = tiny.make_plan(tmp_path, moments=True)
     facts = json.loads(json.dumps(plan_facts(plan)))
-    for later in ("trained", "lora_rank"):
+    for later in tiny.LATER_FIELDS:
         del facts["recipe"][later]
     assert plan_from_facts(facts) == plan
 
@@ -266,9 +265,9 @@ def test_the_recipes_own_batch_is_fitted_to_a_small_data_set(
     few = project.changed(declared_count=declared)
     assert read_recipe(few).batch_size == expected
     assert expected <= max(1, LARGEST_BATCH * declared)
-    note = lowered_batch(few)
-    assert (note is None) == (expected == 4)
-    assert note is None or ("of 4 is" in note and f": {expected} is used" in note)
+    notes = changes_to_recipe(few)
+    assert len(notes) == (expected != 4)
+    assert all("of 4 is" in n and f": {expected} is used" in n for n in notes)
 
 
 def test_a_default_recipe_fits_a_small_data_set(project):
@@ -278,9 +277,71 @@ def test_a_default_recipe_fits_a_small_data_set(project):
     assert read_recipe(replace(few, declared_count=None)).batch_size == 1024
 
 
+@pytest.mark.parametrize(
+    ("epsilon", "expected"), [(10, 3), (20, 6), (5, 2), (1, 1), (0.1, 1)]
+)
+def test_steps_grow_and_shrink_with_epsilon(project, tmp_path, epsilon, expected):
+    write_recipe(tmp_path, steps_at_epsilon=10)
+    wishes = project.changed(epsilon=float(epsilon))
+    assert read_recipe(wishes).steps == expected
+    told = [note for note in changes_to_recipe(wishes) if "ε = 10" in note]
+    assert len(told) == (expected != 3)
+    assert all(f": {expected} are used" in note for note in told)
+    typed = wishes.changed(steps=7)
+    assert read_recipe(typed).steps == 7 and changes_to_recipe(typed) == ()
+
+
+def test_without_the_wish_steps_stay_what_they_are(project):
+    assert read_recipe(project.changed(epsilon=1.0)).steps == 3
+
+
+@pytest.mark.parametrize(
+    ("wanted", "fits"),
+    [("v", True), ("v-linear-1000", True), ("", True), ("eps", False), ("edm", False),
+     ("v-cosine-1000", False)],
+)  # fmt: skip
+def test_a_recipe_that_contradicts_the_checkpoint_is_refused(
+    project, tmp_path, wanted, fits
+):
+    """The tiny checkpoint's card says v."""
+    write_recipe(tmp_path, parameterisation=f'"{wanted}"')
+    if fits:
+        assert bound(project).recipe.parameterisation == wanted
+        return
+    with pytest.raises(UserError, match=f"trained as '{wanted}'.*trained as 'v'"):
+        bound(project)
+    with pytest.raises(UserError, match="trained as"):
+        preview_room.preview(project)
+
+
+def test_from_scratch_no_checkpoint_is_used_whichever_was_chosen(
+    project, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("SFUMATO_HOME", str(tmp_path / "home"))
+    monkeypatch.setitem(scratch.PRESETS, "dpdm-grey", tiny.CONFIG)
+    write_recipe(tmp_path, network='"dpdm-grey"', parameterisation='"edm"')
+    # The answer is about the checkpoint, which is not used.
+    plan = bound(project.changed(overlap_answer="yes"))
+    assert plan.checkpoint.name == "scratch-dpdm-grey-edm"
+    assert (plan.checkpoint.parameterisation, plan.checkpoint.steps) == ("edm", 0)
+    assert any("starts from nothing" in note for note in changes_to_recipe(project))
+    with pytest.raises(UserError, match="recipe's network works at 8 pixels"):
+        bound(project.changed(resolution=16))
+
+
+@pytest.mark.parametrize("crop", [7, 8])
+def test_a_crop_as_large_as_the_image_is_refused(project, tmp_path, crop):
+    write_recipe(tmp_path, crop=crop)
+    if crop == 7:
+        assert bound(project).recipe.crop == 7
+        return
+    with pytest.raises(UserError, match="lower its crop"):
+        bound(project)
+
+
 def test_a_batch_that_was_typed_is_never_changed(project):
     few = project.changed(declared_count=12, batch_size=11)
-    assert read_recipe(few).batch_size == 11 and lowered_batch(few) is None
+    assert read_recipe(few).batch_size == 11 and changes_to_recipe(few) == ()
     with pytest.raises(UserError, match="batch of 12 must be smaller"):
         bound(few.changed(batch_size=12), 5)
 

@@ -6,9 +6,10 @@ from dataclasses import MISSING, asdict, fields
 
 import pytest
 
+from core.diffusion.samplers import STILL
 from core.errors import UserError
 from core.training.recipe import Recipe, load_recipe
-from tests.core.tiny import write_recipe
+from tests.core.tiny import LATER_FIELDS, write_recipe
 
 
 def refused(tmp_path, **changes: object) -> str:
@@ -38,6 +39,9 @@ def refused(tmp_path, **changes: object) -> str:
         ({"moment_frequencies": "[2, 1, 1]"}, "must be a list of 2 whole numbers"),
         ({"trained": '"all"'}, "trained must be a list of texts"),
         ({"lora_rank": "4.0"}, "lora rank must be a whole number"),
+        ({"crop": "1.5"}, "crop must be a whole number"),
+        ({"guidance": '"much"'}, "guidance must be a number"),
+        ({"network": "1"}, "network must be a text"),
     ],
 )
 def test_a_value_of_the_wrong_kind_names_its_field(tmp_path, changes, words):
@@ -64,6 +68,25 @@ def test_a_value_of_the_wrong_kind_names_its_field(tmp_path, changes, words):
         ({"trained": '["attention"]', "lora_rank": 4}, "set lora_rank to 0"),
         ({"trained": "[]", "lora_rank": 65}, "lora rank must be between"),
         ({"trained": "[]", "lora_rank": -1}, "lora rank must be between"),
+        ({"crop": -1}, "crop must be 0 or more"),
+        ({"steps_at_epsilon": -1}, "steps at epsilon must be 0 or more"),
+        ({"label_dropout": 1}, "label dropout must be at least 0 and below 1"),
+        ({"label_dropout": -0.1}, "label dropout must be at least 0 and below 1"),
+        ({"guidance": 1}, "label dropout must be above 0 for a sampler with guidance"),
+        ({"guidance": -1, "label_dropout": 0.1}, "Guidance must be between"),
+        ({"churn_amount": 1}, "Only the sampler heun takes churn"),
+        ({"churn_amount": -1, "sampler": '"heun"'}, "amount of 0 or more"),
+        ({"parameterisation": '"epsilon"'}, "'epsilon' is unknown"),
+        ({"network": '"dpdm"', "parameterisation": '"edm"'}, "network must be empty"),
+        ({"network": '"dpdm-grey"'}, "parameterisation must be named"),
+        (
+            {
+                "network": '"dpdm-grey"',
+                "parameterisation": '"edm"',
+                "trained": '["attention"]',
+            },
+            'trained must be ["all"]',
+        ),
     ],
 )
 def test_a_value_out_of_range_names_its_field(tmp_path, changes, words):
@@ -78,6 +101,10 @@ def test_a_value_out_of_range_names_its_field(tmp_path, changes, words):
         {"trained": "[]", "lora_rank": 4},
         {"trained": '["label embedding", "norms and biases"]', "lora_rank": 8},
         {"trained": '["attention", "time embedding"]'},
+        {"crop": 4, "label_dropout": 0.1, "guidance": 2.5},
+        {"sampler": '"heun"', "churn_amount": 40, "churn_to": 80, "churn_noise": 1.003},
+        {"network": '"dpdm-grey"', "parameterisation": '"edm"'},
+        {"parameterisation": '"eps-cosine-4000-rescaled"'},
     ],
 )
 def test_what_can_run_is_not_refused(tmp_path, changes):
@@ -94,15 +121,18 @@ def test_a_file_that_is_no_text_is_refused_in_a_sentence(tmp_path):
         load_recipe(str(path))
 
 
-def test_a_recipe_without_the_newer_fields_trains_everything(tmp_path):
+def test_a_recipe_without_the_newer_fields_does_what_it_did(tmp_path):
     recipe = load_recipe(str(write_recipe(tmp_path)))
     assert (recipe.trained, recipe.lora_rank) == (("all",), 0)
+    assert (recipe.network, recipe.parameterisation, recipe.needs) == ("", "", "")
+    assert (recipe.crop, recipe.label_dropout, recipe.guidance) == (0, 0, 0)
+    assert (recipe.churn, recipe.steps_at_epsilon) == (STILL, 0)
 
 
 def test_a_field_of_the_first_version_is_never_guessed():
     """Only fields that came later have a default; a kept plan must name the others."""
     later = {field.name for field in fields(Recipe) if field.default is not MISSING}
-    assert later == {"trained", "lora_rank"}
+    assert later == LATER_FIELDS
 
 
 def test_a_change_replaces_what_the_file_says(tmp_path):

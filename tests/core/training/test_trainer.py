@@ -12,12 +12,14 @@ import pytest
 import torch
 
 from core.checkpoints.store import load_checkpoint
+from core.diffusion.networks import LABEL_TABLE
 from core.errors import Stopped, UserError
 from core.events import Watcher
 from core.files import write_json
 from core.training import moments as moments_room
-from core.training import trainer
+from core.training import trainer, warmup
 from core.training.state import TrainingState, load_newest, save_state
+from core.training.warmup import public_network
 from tests.core.tiny import make_dataset, make_plan
 
 pytestmark = pytest.mark.usefixtures("quick_accountant")
@@ -203,7 +205,7 @@ def test_a_crash_within_the_moments_releases_them_only_once(
     if releases == 1:
         monkeypatch.setattr(moments_room, "sum_of_means", _crash)
     else:
-        monkeypatch.setattr(trainer, "save_moments", _crash)
+        monkeypatch.setattr(warmup, "save_moments", _crash)
     with pytest.raises(KeyboardInterrupt):
         tune(plan)
     assert counted(ledger, plan, dataset) == (releases, 0)
@@ -211,7 +213,7 @@ def test_a_crash_within_the_moments_releases_them_only_once(
     def again(*_, **__):
         raise AssertionError("released twice")
 
-    monkeypatch.setattr(trainer, "release_moments", again)
+    monkeypatch.setattr(warmup, "release_moments", again)
     tuned = tune(plan)
     assert counted(ledger, plan, dataset) == (releases, STEPS)
     assert tuned.updates == STEPS
@@ -224,13 +226,15 @@ def _crash(*_, **__):
 def test_kept_moments_are_used_again(tune, tmp_path, ledger, dataset, monkeypatch):
     plan = make_plan(tmp_path, moments=True)
     with monkeypatch.context() as patch:
-        patch.setattr(trainer, "_warm_up", _crash)
+        patch.setattr(warmup, "_learn", _crash)
         with pytest.raises(KeyboardInterrupt):
             tune(plan)
     warmed = []
-    monkeypatch.setattr(trainer, "_warm_up", lambda *of: warmed.append(of[2]))
+    monkeypatch.setattr(warmup, "_learn", lambda *of: warmed.append(of[2]))
     tune(plan)
-    assert len(warmed) == 1 and warmed[0].means.shape[0] == 2
+    assert len(warmed) == 1
+    drawn = warmed[0].draw(torch.tensor([0, 1]), torch.Generator().manual_seed(0))
+    assert drawn.shape == (2, 3, 8, 8)
     assert counted(ledger, plan, dataset) == (2, STEPS)
 
 
@@ -264,6 +268,19 @@ def test_the_watcher_hears_of_public_figures_only(tune, tmp_path):
     # Equal for every data set of this declared size: totals tell nothing either.
     totals = {p.total for p in heard if p.activity == "Training with privacy"}
     assert totals == {STEPS}
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_label_dropout_teaches_a_row_for_no_class(tune, tmp_path, dropout):
+    """The warm-up and the steps both train it; without dropout there is none."""
+    plan = make_plan(tmp_path, moments=True, label_dropout=dropout, batch_size=12)
+    model = load_checkpoint(tune(plan).folder).network
+    assert model.config.null_class == (dropout > 0)
+    if dropout:
+        before = public_network(plan).state_dict()[LABEL_TABLE]
+        after = model.state_dict()[LABEL_TABLE]
+        assert after.shape == (3, before.shape[1])
+        assert (after[2] != before[2]).any()
 
 
 def test_states_two_are_kept_and_a_damaged_one_is_passed_over(folder):

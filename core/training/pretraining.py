@@ -1,0 +1,307 @@
+"""Pretraining on a public folder: a checkpoint of a site's own, without privacy.
+
+What is read here is learned by heart as far as the network can: no patient may be in
+it. The checkpoint's card says where the images came from, in the operator's words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from core.checkpoints.cards import CARD, CheckpointCard, read_card
+from core.checkpoints.starter import STARTER_NETWORK
+from core.checkpoints.store import save_checkpoint
+from core.data import ImageDataset, load
+from core.data.options import ReadOptions
+from core.diffusion.networks import DenoisingNetwork, NetworkConfig, build_network
+from core.diffusion.presets import PRESETS
+from core.diffusion.process import Process
+from core.diffusion.timesteps import TimestepMixture
+from core.diffusion.views import to_network
+from core.errors import UserError
+from core.events import Watcher
+from core.files import private_folder, read_json, write_json
+from core.parallel import choose_hardware
+from core.training.bundled import pretraining_folder, pretraining_names
+from core.training.distributed import LEADER, team
+from core.training.public import Batch, PublicTraining, train, write_log
+from core.training.recipe_files import check_kinds, read_recipe_file, refusal
+
+NETWORKS: dict[str, NetworkConfig] = {"starter": STARTER_NETWORK, **PRESETS}
+STATE, WISHES, LOG = "pretraining-state.safetensors", "wishes.json", "pretraining.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainingRecipe:
+    """Every hyper-parameter of a pretraining; a field is as in `Recipe`.
+
+    Attributes:
+        network: A key of `NETWORKS`; its classes are the folder's.
+        learning_rate: Adam's, after a linear rise over `warmup_steps`.
+        decay: Whether a cosine then takes it down to zero.
+        crop, label_dropout: As `make_views` has them. A network that is to be guided
+            one day needs the latter.
+    """
+
+    name: str
+    title: str
+    network: str
+    parameterisation: str
+    steps: int
+    batch_size: int
+    learning_rate: float
+    warmup_steps: int
+    decay: bool
+    ema_decay: float
+    timestep_weights: tuple[float, ...]
+    timestep_bounds: tuple[int, ...]
+    flip: bool
+    crop: int = 0
+    label_dropout: float = 0.0
+    needs: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse settings that cannot run.
+
+        Raises:
+            UserError: naming the field.
+        """
+        check_kinds(self)
+        for name in ("steps", "batch_size", "learning_rate"):
+            if not getattr(self, name) > 0:
+                raise refusal(self, name, "above 0")
+        for name in ("warmup_steps", "crop"):
+            if getattr(self, name) < 0:
+                raise refusal(self, name, "0 or more")
+        if not 0 <= self.ema_decay <= 1:
+            raise refusal(self, "ema_decay", "between 0 and 1")
+        if not 0 <= self.label_dropout < 1:
+            raise refusal(self, "label_dropout", "at least 0 and below 1")
+        if self.network not in NETWORKS:
+            raise refusal(self, "network", f"one of {', '.join(NETWORKS)}")
+        if self.crop >= NETWORKS[self.network].resolution:
+            raise refusal(self, "crop", "smaller than the images")
+        _ = Process.parse(self.parameterisation), self.timesteps
+
+    @property
+    def timesteps(self) -> TimestepMixture:
+        """The mixture as a type."""
+        return TimestepMixture(
+            weights=self.timestep_weights, bounds=self.timestep_bounds
+        )
+
+
+def load_pretraining(name: str, **changes: Any) -> PretrainingRecipe:
+    """Read settings; `changes` that are not None replace their fields.
+
+    Args:
+        name: Bundled ones, or the path of a TOML file.
+
+    Raises:
+        UserError: when there are none, or a field is missing, unknown or out of range.
+    """
+    return read_recipe_file(
+        PretrainingRecipe, name, pretraining_folder(), pretraining_names(), changes
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """What only the operator knows of the images; it goes onto the card.
+
+    Attributes:
+        data: What they are and where they come from.
+        licences: Theirs.
+        licence: Of the checkpoint.
+        title: Of the checkpoint, for people; "" for its folder's name.
+    """
+
+    data: str
+    licences: str
+    licence: str
+    title: str = ""
+
+
+def pretrain(
+    source: Path,
+    folder: Path,
+    recipe: PretrainingRecipe,
+    provenance: Provenance,
+    *,
+    options: ReadOptions | None = None,
+    device: str = "auto",
+    seed: int = 0,
+    watcher: Watcher,
+) -> CheckpointCard:
+    """Train a network on all images of a public folder, and write the checkpoint.
+
+    Started again with the same wishes it goes on from its last state. Started under
+    torchrun, the processes share each batch; they must all see both folders.
+
+    Guarantee: none. The weights may give back any image of the folder.
+
+    Raises:
+        UserError: when nothing is said of the images, the folder holds no data set, or
+            the checkpoint's folder holds another one already.
+        Stopped: when the watcher asks; the state is on disk.
+    """
+    if not provenance.data.strip():
+        raise UserError(
+            "Say what the images are and where they come from (--data): whoever uses "
+            "the checkpoint must judge whether it could contain their patients."
+        )
+    if (folder / CARD).exists():
+        raise UserError(
+            f"{folder} already holds a checkpoint: choose another folder, or delete it."
+        )
+    with team() as crew:
+        leads = crew.rank == LEADER
+        read = _reader(source, folder, recipe, options, watcher)
+        # One process decodes the images; the others find them decoded.
+        dataset = read() if leads else None
+        crew.anybody(False)
+        dataset = dataset or read()
+        if leads:
+            _same_wishes(folder, recipe, dataset, seed)
+        hardware = crew.hardware(choose_hardware(device))
+        network = _fresh(recipe, dataset, seed)
+        training = _training(recipe, seed)
+        losses = train(
+            network,
+            _batches(dataset, network),
+            training,
+            parameterisation=Process.parse(recipe.parameterisation),
+            hardware=hardware,
+            activity="Pretraining on public images, without privacy",
+            watcher=watcher if leads else replace(watcher, report=lambda _: None),
+            state=folder / STATE,
+            crew=crew,
+        )
+        if leads:
+            write_log(folder / LOG, losses, training)
+            _save(network, folder, recipe, provenance, dataset, seed)
+            (folder / STATE).unlink(missing_ok=True)
+        crew.anybody(False)
+    return read_card(folder)
+
+
+def _reader(
+    source: Path,
+    folder: Path,
+    recipe: PretrainingRecipe,
+    options: ReadOptions | None,
+    watcher: Watcher,
+) -> Callable[[], ImageDataset]:
+    config = NETWORKS[recipe.network]
+
+    def read() -> ImageDataset:
+        return load(
+            source.expanduser(),
+            private_folder(folder) / "cache",
+            resolution=config.resolution,
+            grey=config.image_channels == 1,
+            options=options,
+            watcher=watcher,
+        )
+
+    return read
+
+
+def _same_wishes(
+    folder: Path, recipe: PretrainingRecipe, dataset: ImageDataset, seed: int
+) -> None:
+    """Refuse to go on from the state of another training."""
+    facts = {"data": dataset.fingerprint, "seed": seed}
+    wishes = _plain(recipe) | facts
+    if (folder / STATE).is_file() and read_json(folder / WISHES) != wishes:
+        raise UserError(
+            f"{folder} holds a pretraining under other settings or on other images: "
+            "set them back, or choose another folder."
+        )
+    write_json(folder / WISHES, wishes)
+
+
+def _plain(recipe: PretrainingRecipe) -> dict[str, Any]:
+    return {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in asdict(recipe).items()
+    }
+
+
+def _fresh(
+    recipe: PretrainingRecipe, dataset: ImageDataset, seed: int
+) -> DenoisingNetwork:
+    """Random weights, with a row for every class of the folder."""
+    config = replace(
+        NETWORKS[recipe.network],
+        classes=len(dataset.class_names),
+        null_class=recipe.label_dropout > 0,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build_network(config)
+
+
+def _batches(dataset: ImageDataset, network: DenoisingNetwork) -> Batch:
+    channels = network.config.image_channels
+
+    def batch(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        chosen = torch.randint(len(dataset.labels), (count,), generator=generator)
+        rows = chosen.numpy()
+        pixels = torch.from_numpy(np.array(dataset.images[rows]))
+        labels = torch.from_numpy(np.array(dataset.labels[rows], dtype=np.int64))
+        return to_network(pixels).expand(-1, channels, -1, -1), labels
+
+    return batch
+
+
+def _training(recipe: PretrainingRecipe, seed: int) -> PublicTraining:
+    return PublicTraining(
+        steps=recipe.steps,
+        batch_size=recipe.batch_size,
+        learning_rate=recipe.learning_rate,
+        warmup_steps=recipe.warmup_steps,
+        decay=recipe.decay,
+        ema_decay=recipe.ema_decay,
+        timesteps=recipe.timesteps,
+        flip=recipe.flip,
+        crop=recipe.crop,
+        label_dropout=recipe.label_dropout,
+        seed=seed,
+    )
+
+
+def _save(
+    network: DenoisingNetwork,
+    folder: Path,
+    recipe: PretrainingRecipe,
+    provenance: Provenance,
+    dataset: ImageDataset,
+    seed: int,
+) -> None:
+    save_checkpoint(
+        network,
+        folder,
+        dtype=torch.float32,
+        name=folder.name,
+        title=provenance.title or folder.name,
+        description=(
+            f"Pretrained without privacy on {len(dataset.labels):,} images of "
+            f"{len(dataset.class_names):,} classes ({dataset.format_name})."
+        ),
+        licence=provenance.licence,
+        pretraining_data=provenance.data,
+        pretraining_licences=provenance.licences,
+        parameterisation=Process.parse(recipe.parameterisation).name,
+        steps=recipe.steps,
+        batch_size=recipe.batch_size,
+        command=f"sfumato pretrain OUT --source FOLDER --recipe {recipe.name} "
+        f"--steps {recipe.steps} --batch-size {recipe.batch_size} --seed {seed}",
+    )

@@ -1,0 +1,223 @@
+"""What happens to the public network before DP-SGD: private labels, then a warm-up.
+
+The warm-up trains on what was released with noise already, so that it costs nothing
+beyond that release, however long it takes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from core.checkpoints.scratch import is_scratch
+from core.checkpoints.store import load_checkpoint
+from core.diffusion.networks import DenoisingNetwork, adapt_classes
+from core.diffusion.timesteps import UNIFORM
+from core.events import Progress, Watcher
+from core.parallel import Hardware
+from core.training.central import (
+    draw_central,
+    finished,
+    load_central,
+    save_central,
+)
+from core.training.moments import (
+    ClassMoments,
+    load_moments,
+    release_moments,
+    save_moments,
+)
+from core.training.plan import Plan
+from core.training.public import PublicTraining, train
+from core.training.purse import Purse
+from core.training.rows import PseudoImages, Rows, check_rows, choose_rows
+from core.training.units import UnitImages
+
+WARMUP_BATCH = 64
+LEARNED_SPREAD, RANDOM_SPREAD = 0.1, 1.0
+"""Of fresh label rows, in parts of the public rows' own: a trained network expects rows
+near those that it knows; one that starts from nothing has no use for rows alike."""
+
+
+def public_network(plan: Plan, rows: Rows = ()) -> DenoisingNetwork:
+    """The public network with a label for every private class.
+
+    Args:
+        rows: The public classes that each begins as; without, every label is fresh.
+    """
+    public = load_checkpoint(plan.checkpoint.folder)
+    return adapt_classes(
+        public.network,
+        len(plan.class_names),
+        generator=torch.Generator().manual_seed(0),
+        public_rows=rows,
+        spread=RANDOM_SPREAD if is_scratch(plan.checkpoint.name) else LEARNED_SPREAD,
+        null_class=plan.recipe.label_dropout > 0,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Lesson:
+    """Pseudo-images to train on: post-processing of a release.
+
+    Attributes:
+        draw: Gives them, by class.
+        images, learning_rate: How many, counted with repetition, and Adam's rate.
+        crop: How many pixels they may be shifted.
+        activity: For people.
+        state: Name of the file to go on from.
+    """
+
+    draw: PseudoImages
+    images: int
+    learning_rate: float
+    crop: int
+    activity: str
+    state: str
+
+
+def warmed_up(
+    plan: Plan, units: UnitImages, purse: Purse, folder: Path, hardware: Hardware,
+    watcher: Watcher,
+) -> DenoisingNetwork:  # fmt: skip
+    """The public network, trained on the releases that the plan holds.
+
+    Guarantee: the private images are read by the releases only, each charged first and
+    made at most once; all else is post-processing.
+    """
+    public = load_checkpoint(plan.checkpoint.folder).network
+    check_rows(plan.recipe.class_rows, public)
+    lessons = [
+        *_central(plan, units, purse, folder, watcher),
+        *_moments(plan, units, purse, folder, watcher),
+    ]
+    rows = choose_rows(
+        plan.recipe.class_rows,
+        public.to(hardware.device),
+        plan.checkpoint.predicts,
+        len(plan.class_names),
+        lessons[-1].draw if lessons else None,
+        hardware,
+    )
+    network = public_network(plan, rows).to(hardware.device)
+    for lesson in lessons:
+        telling = _telling(watcher, epsilon=purse.epsilon())
+        _learn(plan, network, lesson, folder, hardware, telling)
+    return network
+
+
+def _telling(watcher: Watcher, **figures: float) -> Watcher:
+    """The same watcher; every report also carries these public figures."""
+
+    def report(progress: Progress) -> None:
+        watcher.report(replace(progress, figures=figures))
+
+    return replace(watcher, report=report)
+
+
+def _central(
+    plan: Plan, units: UnitImages, purse: Purse, folder: Path, watcher: Watcher
+) -> list[_Lesson]:
+    """The central images; draws that are left are made now."""
+    recipe, path = plan.recipe, folder / "central.safetensors"
+    made = list(load_central(path)) if path.is_file() else []
+    # PRIVACY: a draw that was begun is paid for; it is never made twice.
+    while plan.central is not None and (left := purse.central_left()) > 0:
+        draws = plan.central.mechanism.steps
+        watcher.progress("Measuring central images", draws - left, draws)
+        made.append(draw_central(plan.central, units, commit=purse.commit))
+        save_central(torch.stack(made), path)
+        watcher.stop_if_requested()
+    if not made:
+        return []
+    images = finished(torch.stack(made), plan.resolution)
+
+    def draw(labels: Tensor, generator: torch.Generator) -> Tensor:
+        which = torch.randint(len(images), (len(labels),), generator=generator)
+        return images[which, labels]
+
+    return [
+        _Lesson(
+            draw=draw,
+            images=recipe.central_images,
+            learning_rate=recipe.central_learning_rate,
+            # A few images are soon known by heart: shifts stand in for the paper's
+            # random augmentation.
+            crop=max(recipe.crop, plan.resolution // 8),
+            activity="Learning from the central images",
+            state="central-warm-up.safetensors",
+        )
+    ]
+
+
+def _moments(
+    plan: Plan, units: UnitImages, purse: Purse, folder: Path, watcher: Watcher
+) -> list[_Lesson]:
+    moments = _released_moments(plan, units, purse, folder, watcher)
+    if moments is None:
+        return []
+    return [
+        _Lesson(
+            draw=moments.draw,
+            images=plan.recipe.moment_images,
+            learning_rate=plan.recipe.moment_learning_rate,
+            crop=plan.recipe.crop,
+            activity="Learning from the noisy moments",
+            state="warm-up.safetensors",
+        )
+    ]
+
+
+def _released_moments(
+    plan: Plan, units: UnitImages, purse: Purse, folder: Path, watcher: Watcher
+) -> ClassMoments | None:
+    path = folder / "moments.safetensors"
+    if path.is_file():
+        return load_moments(path)
+    # PRIVACY: a release that was begun is paid for; it is never made twice.
+    if plan.moments is None or purse.moments_charged():
+        return None
+    moments = release_moments(plan.moments, units, commit=purse.commit, watcher=watcher)
+    save_moments(moments, path)
+    return moments
+
+
+def _learn(
+    plan: Plan,
+    network: DenoisingNetwork,
+    lesson: _Lesson,
+    folder: Path,
+    hardware: Hardware,
+    watcher: Watcher,
+) -> None:
+    """Train on pseudo-images: post-processing of what was released."""
+    channels = network.config.image_channels
+
+    def batch(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        labels = torch.randint(len(plan.class_names), (count,), generator=generator)
+        images = lesson.draw(labels, generator)
+        return images.expand(-1, channels, -1, -1), labels
+
+    train(
+        network,
+        batch,
+        PublicTraining(
+            steps=max(1, lesson.images // WARMUP_BATCH),
+            batch_size=WARMUP_BATCH,
+            learning_rate=lesson.learning_rate,
+            warmup_steps=50,
+            ema_decay=0.995,
+            timesteps=UNIFORM,
+            flip=plan.recipe.flip,
+            crop=lesson.crop,
+            label_dropout=plan.recipe.label_dropout,
+        ),
+        parameterisation=plan.checkpoint.predicts,
+        hardware=hardware,
+        activity=lesson.activity,
+        watcher=watcher,
+        state=folder / lesson.state,
+    )

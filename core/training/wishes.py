@@ -1,0 +1,165 @@
+"""From a project's wishes to a budget, a recipe and the network it starts from."""
+
+from __future__ import annotations
+
+from dataclasses import MISSING, asdict, fields, replace
+from typing import Any
+
+from core.checkpoints.cards import CheckpointCard
+from core.checkpoints.catalogue import find
+from core.checkpoints.scratch import PREFIX
+from core.diffusion.process import check_process
+from core.errors import UserError
+from core.privacy.budget import Budget, PrivacyUnit, Relation, UnitKind
+from core.training.recipe import Recipe, load_recipe
+from core.workspace import Project
+
+DEFAULT_DECLARED = 10_000
+"""What a preview assumes before a number was declared."""
+
+LARGEST_BATCH = 0.25
+"""Of the declared number: what a recipe's own batch is at most."""
+
+
+def read_budget(project: Project) -> Budget:
+    """The budget of a project.
+
+    Raises:
+        UserError: when a field is out of range.
+    """
+    try:
+        kind, relation = UnitKind(project.unit), Relation(project.relation)
+    except ValueError as error:
+        raise UserError(
+            f"{error}: the unit is image or patient; the relation is "
+            f"{', '.join(relation.value for relation in Relation)}."
+        ) from None
+    unit = PrivacyUnit(kind=kind, max_images_per_unit=project.max_images_per_unit)
+    return Budget(
+        epsilon=float(project.epsilon),
+        delta=float(project.delta),
+        unit=unit,
+        relation=relation,
+    )
+
+
+def read_recipe(project: Project) -> Recipe:
+    """The recipe of a project, with the project's changes.
+
+    Steps and a batch that the project does not name are the recipe's: the steps scaled
+    to the project's ε, where the recipe asks for that, and the batch lowered where it
+    would be most of a small data set.
+    """
+    recipe = load_recipe(
+        project.recipe,
+        steps=project.steps,
+        batch_size=project.batch_size,
+        augmentation_multiplicity=project.augmentation_multiplicity,
+        images_per_class=project.images_per_class,
+    )
+    if project.steps is None and recipe.steps_at_epsilon:
+        # Read before the budget is checked: an ε that is refused there scales nothing.
+        share = max(0.0, project.epsilon) / recipe.steps_at_epsilon
+        recipe = replace(recipe, steps=max(1, round(recipe.steps * share)))
+    # PRIVACY: fitted to the declared number, never to the number in the folder.
+    largest = max(1, int(LARGEST_BATCH * declared_count(project)))
+    if recipe.central_share:
+        lowered = min(recipe.central_batch, largest)
+        recipe = replace(recipe, central_batch=lowered)
+    if project.batch_size is not None:
+        return recipe
+    return replace(recipe, batch_size=min(recipe.batch_size, largest))
+
+
+def changes_to_recipe(project: Project) -> tuple[str, ...]:
+    """What to tell of a recipe whose own numbers do not fit the project."""
+    asked, found = load_recipe(project.recipe), read_recipe(project)
+    told = []
+    if project.batch_size is None and found.batch_size != asked.batch_size:
+        told.append(
+            f"The recipe's batch of {asked.batch_size:,} is too large for "
+            f"{declared_count(project):,} records: {found.batch_size:,} is used."
+        )
+    if project.steps is None and found.steps != asked.steps:
+        told.append(
+            f"The recipe's {asked.steps:,} steps are meant for ε = "
+            f"{asked.steps_at_epsilon:g}: {found.steps:,} are used."
+        )
+    if found.network:
+        told.append(
+            "This recipe starts from nothing: no checkpoint is used, whichever was "
+            "chosen."
+        )
+    return tuple(told)
+
+
+def declared_count(project: Project) -> int:
+    """The public number of records, or what a preview assumes."""
+    given = project.declared_count
+    return DEFAULT_DECLARED if given is None else given
+
+
+def starting_card(project: Project, recipe: Recipe) -> CheckpointCard:
+    """The card of what the training starts from: a checkpoint, or random weights.
+
+    Raises:
+        UserError: when there is no such checkpoint, it may have been trained on these
+            people, or it fits neither the recipe nor the project's resolution.
+    """
+    if recipe.network:
+        card = find(f"{PREFIX}{recipe.network}-{recipe.parameterisation}")
+    else:
+        card = find(project.checkpoint)
+        if project.overlap_answer == "yes":
+            raise UserError(
+                f"The checkpoint {card.name!r} may have been trained on these people, "
+                "so no bound would hold for them: choose another checkpoint."
+            )
+    check_process(card.name, card.parameterisation, recipe.parameterisation)
+    if card.resolution != project.resolution:
+        what = "The recipe's network" if recipe.network else f"Checkpoint {card.name!r}"
+        raise UserError(
+            f"{what} works at {card.resolution} pixels per side, the project at "
+            f"{project.resolution}: set the project's resolution to {card.resolution} "
+            "(--resolution), or choose another."
+        )
+    if recipe.crop >= card.resolution:
+        raise UserError(
+            f"The recipe shifts views by up to {recipe.crop} pixels, more than images "
+            f"of {card.resolution} have: lower its crop."
+        )
+    return card
+
+
+_FREE = ("name", "title", "needs", "images_per_class")
+
+
+def recipe_wishes(recipe: Recipe) -> dict[str, Any]:
+    """What of a recipe makes another run, as JSON types, by names for people.
+
+    So that an edited recipe file is noticed. Its names and the number of images may
+    change at no expense.
+    """
+    found = {
+        f"recipe's {field.name.replace('_', ' ')}": getattr(recipe, field.name)
+        for field in fields(Recipe)
+        if field.name not in _FREE
+    }
+    return {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in found.items()
+    }
+
+
+def wishes_before(kept: dict[str, Any]) -> dict[str, Any]:
+    """The wishes that an older version kept, with those that it did not know.
+
+    A field that came later is at the default that leaves everything as it was.
+    """
+    defaults = {
+        f"recipe's {field.name.replace('_', ' ')}": field.default
+        for field in fields(Recipe)
+        if field.default is not MISSING and field.name not in _FREE
+    }
+    plain = {k: list(v) if isinstance(v, tuple) else v for k, v in defaults.items()}
+    return asdict(Project()) | plain | kept

@@ -1,0 +1,75 @@
+"""The report states what the recipe chose."""
+
+from __future__ import annotations
+
+import pytest
+
+from core.disclosure import audit_facts
+from core.release.audit import build_audit
+from core.release.recheck import contradictions
+from core.training.forecast import network_calls
+from core.training.recipe import load_recipe
+from core.workspace import Project
+from tests.core.tiny import make_plan, write_recipe
+
+
+def stated(plan) -> dict:
+    facts = audit_facts(
+        plan,
+        Project(),
+        trainable_parameters=1,
+        updates=plan.mechanism.steps,
+        steps_charged=plan.mechanism.steps,
+        epsilon_charged=0.5,
+        lifetime_epsilon=0.5,
+        lifetime_runs=1,
+        ledger_head="0" * 64,
+    )
+    return build_audit(facts, {"a.png": "0" * 64})
+
+
+def test_the_report_states_views_guidance_and_churn(tmp_path):
+    plain = stated(make_plan(tmp_path))
+    assert plain["views"] == (
+        "timestep and noise; mirrored left to right with probability 1/2"
+    )
+    assert plain["sampler"]["guidance"] == plain["sampler"]["churn"] == "none"
+    assert plain["public_model"]["trained_as"] == "v"
+    chosen = stated(
+        make_plan(
+            tmp_path, flip=False, crop=2, label_dropout=0.1, guidance=1.5,
+            sampler="heun", churn_amount=100.0,
+        )
+    )  # fmt: skip
+    assert chosen["views"] == (
+        "timestep and noise; shifted by up to 2 pixels each way; all views of an image "
+        "without its class with probability 0.1"
+    )
+    assert chosen["sampler"]["guidance"] == 1.5
+    assert chosen["sampler"]["churn"] == (
+        "100 over all steps, from noise level 0.05 to 50, of standard deviation 1"
+    )
+
+
+def test_the_report_states_the_central_images_as_events_of_their_own(tmp_path):
+    plan = make_plan(tmp_path, central=True, moments=True)
+    audit = stated(plan)
+    events = audit["composition"]["events"]
+    assert [event["count"] for event in events] == [3, 1, 1, 3]
+    assert events[0]["what"].startswith("central images")
+    assert events[0]["sampling_probability"] == 0.5
+    assert audit["steps_committed"] == 3
+    assert [s["expected_batch"] for s in audit["sampling"]] == [12, 4]
+    wrong = [finding.subject for finding in contradictions(audit)]
+    assert not {"steps_committed", "original_parameters", "n_public"} & set(wrong)
+
+
+@pytest.mark.parametrize(
+    ("changes", "calls"),
+    [({}, 2), ({"guidance": 1.0}, 4), ({"sampler": "heun"}, 3),
+     ({"sampler": "heun", "guidance": 1.0}, 6)],
+)  # fmt: skip
+def test_the_forecast_counts_what_the_sampler_asks(tmp_path, changes, calls):
+    path = str(write_recipe(tmp_path))
+    recipe = load_recipe(path, sampler_steps=2, label_dropout=0.1, **changes)
+    assert network_calls(recipe) == calls
