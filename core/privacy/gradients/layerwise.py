@@ -34,10 +34,11 @@ def _convolution(
     layer: nn.Module, given: Tensor, came: Tensor, b: int
 ) -> dict[str, Tensor]:
     assert isinstance(layer, nn.Conv2d) and isinstance(layer.padding, tuple)
+    weight = layer.weight.to(came.dtype)
     # One call for each unit: unfolding the input would take nine times its memory.
     found = [
         torch.ops.aten.convolution_backward(
-            back, own, layer.weight, [layer.out_channels], layer.stride, layer.padding,
+            back, own, weight, [layer.out_channels], layer.stride, layer.padding,
             layer.dilation, False, [0, 0], layer.groups, (False, True, True),
         )
         for own, back in zip(given.chunk(b), came.chunk(b), strict=True)
@@ -51,6 +52,8 @@ def _normalisation(
 ) -> dict[str, Tensor]:
     assert isinstance(layer, nn.GroupNorm)
     n, groups, channels = len(given), layer.num_groups, layer.num_channels
+    # Its statistics are never taken in half precision.
+    given, came = given.to(layer.weight.dtype), came.to(layer.weight.dtype)
     positions = given[0, 0].numel()
     _, means, scales = torch.native_group_norm(
         given, None, None, n, channels, positions, groups, layer.eps
@@ -87,9 +90,11 @@ _RULES: dict[type[nn.Module], Rule] = {
 
 
 def supports(problem: Problem) -> bool:
-    """Whether there is a rule for every layer that is trained."""
+    """Whether every trained weight belongs to one layer, for which there is a rule."""
     owners = _owners(problem)
-    return len(owners) == len(problem.trained()) and all(
+    places = problem.network.named_parameters(remove_duplicate=False)
+    wanted = sum(weight.requires_grad for _, weight in places)
+    return len(owners) == wanted and all(
         type(layer) in _RULES
         and not (isinstance(layer, nn.Conv2d) and isinstance(layer.padding, str))
         and not (isinstance(layer, nn.Conv2d) and layer.padding_mode != "zeros")
@@ -149,10 +154,7 @@ def layerwise(problem: Problem) -> Iterator[Callable[[UnitRows], list[Tensor]]]:
 
         def came_back(gradient: Tensor) -> None:
             with torch.no_grad():
-                same = (
-                    inputs if isinstance(layer, nn.Embedding) else inputs.to(gradient)
-                )
-                made = _RULES[type(layer)](layer, same, gradient, books.units)
+                made = _RULES[type(layer)](layer, inputs, gradient, books.units)
                 own = {k: v for k, v in made.items() if k in wanted[layer]}
                 books.enter(layer, own)
 

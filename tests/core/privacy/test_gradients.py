@@ -359,6 +359,43 @@ def test_a_candidate_for_which_memory_does_not_suffice_is_passed_over(
         choose_pace(problem, lambda units: make_rows(units, 4), CPU)
 
 
+class Tied(Small):
+    """One weight in two layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.again = nn.Conv2d(4, 4, 1, bias=False)
+        self.again.weight = self.twice.weight
+
+    def forward(self, images, labels):
+        return (
+            super().forward(images, labels)
+            + self.again(self.first(images)).mean(dim=(2, 3))[:, :2]
+        )
+
+
+class Bypassed(Small):
+    """Uses a layer's weight without calling the layer."""
+
+    def forward(self, images, labels):
+        found = nn.functional.conv2d(self.first(images), self.twice.weight)
+        return super().forward(images, labels) + found.mean(dim=(2, 3))[:, :2]
+
+
+@pytest.mark.parametrize("network", [Tied, Bypassed])
+def test_a_strategy_that_would_find_other_gradients_is_not_taken(
+    problem, monkeypatch, network
+):
+    monkeypatch.setattr(tuner, "SECONDS", 60.0)
+    odd = replace(problem, network=network().double().eval())
+    tried = []
+    monkeypatch.setattr(
+        tuner, "measured", lambda pace, *_: tried.append(pace.strategy) or len(tried)
+    )
+    choose_pace(odd, lambda units: make_rows(units, 4), CPU)
+    assert set(tried) == {"one by one", "vectorised"}
+
+
 def test_timing_really_computes(problem):
     best = choose_pace(problem, lambda units: make_rows(units, 4), CPU)
     assert best.rows_per_second > 0 and best.strategy in NAMES

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
+from core.diffusion.adapters import choose
+from core.diffusion.networks import parameter_count
 from core.parallel import Hardware
 from core.privacy.gradients.strategies import STRATEGIES
 from core.privacy.gradients.sums import Pace
@@ -87,6 +91,37 @@ def test_pace_changes_nothing(tmp_path, multiplicity, of_patients):
             torch.testing.assert_close(
                 bench.total(drawn, pace), slow, rtol=2e-3, atol=2e-5
             )
+
+
+@pytest.mark.usefixtures("same_views")
+@pytest.mark.parametrize(
+    ("parts", "rank"), [(("attention",), 0), (("label embedding",), 2), ((), 4)]
+)
+def test_pace_changes_nothing_for_parts_and_adapters(tmp_path, dataset, parts, rank):
+    bench = Bench(tmp_path, dataset, clip_norm=0.3)
+    choose(bench.network, parts, rank)
+    slow = bench.total(np.arange(4))
+    assert len(slow) == parameter_count(bench.network) > 0 < float(slow.norm())
+    for strategy in STRATEGIES[1:]:
+        pace = Pace(strategy=strategy.name, rows_at_once=5, threads=1)
+        torch.testing.assert_close(
+            bench.total(np.arange(4), pace), slow, rtol=2e-3, atol=2e-5
+        )
+
+
+@pytest.mark.usefixtures("same_views")
+@pytest.mark.parametrize("strategy", [strategy.name for strategy in STRATEGIES])
+def test_half_precision_stays_within_the_network(tmp_path, dataset, strategy):
+    """The sum is in single precision, of the clip norm, and close to the exact one."""
+    bench = Bench(tmp_path, dataset, clip_norm=0.3)
+    exact = bench.total([3])
+    half = replace(CPU, precision=torch.bfloat16)
+    pace = Pace(strategy=strategy, rows_at_once=64, threads=1)
+    with trainer.summing(bench.plan, bench.network, half, pace) as total_of:
+        found = total_of(np.array([3]), bench.units.draw)
+    assert found.dtype is torch.float32 and not torch.equal(found, exact)
+    assert float(found.double().norm()) <= 0.3 * (1 + 1e-6)
+    assert float((found - exact).norm()) < 0.1 * float(exact.norm())
 
 
 def test_views_are_fresh_each_time(tmp_path, dataset):
