@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test app install system-libraries bench lint clean
+.PHONY: demo test app install system-libraries bench bench-utility lint clean
 
 demo: $(VENV)/.installed
 	$(BIN)/sfumato demo demo
@@ -19,6 +19,11 @@ app: $(VENV)/.installed system-libraries
 
 bench: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -q -s --override-ini addopts= tests/benchmarks
+
+# Hours: every run of the table; started again, it goes on.
+bench-utility: $(VENV)/.installed-test
+	$(BIN)/pip install --quiet --editable '.[test,pretrain]'
+	$(BIN)/python -m tests.benchmarks.utility
 
 install: $(VENV)/.installed
 

@@ -11,29 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from core.evaluation.networks import CONVOLUTIONAL, build_classifier
 from core.events import Watcher
 from core.parallel import Hardware, Workers, workers
 
 BATCH = 128
 LEARNING_RATE = 2e-3
-WIDTHS = (32, 64, 96)
-
-
-def build_classifier(channels: int, classes: int) -> nn.Module:
-    """Three convolutional blocks and a linear layer, about 80,000 numbers."""
-    blocks: list[nn.Module] = []
-    width = channels
-    for wider in WIDTHS:
-        blocks += [
-            nn.Conv2d(width, wider, 3, padding=1, bias=False),
-            nn.GroupNorm(8, wider),
-            nn.ReLU(),
-            nn.MaxPool2d(2),
-        ]
-        width = wider
-    return nn.Sequential(
-        *blocks, nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(4 * width, classes)
-    )
 
 
 def train_classifier(
@@ -47,6 +30,7 @@ def train_classifier(
     activity: str,
     watcher: Watcher,
     seed: int = 0,
+    kind: str = CONVOLUTIONAL,
 ) -> nn.Module:
     """Train for a fixed number of updates.
 
@@ -54,10 +38,11 @@ def train_classifier(
         images: uint8 [n, H, W, c].
         labels: int64 [n].
         flip: Mirror images at random.
+        kind: One of `networks.CLASSIFIERS`.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = build_classifier(images.shape[3], classes).to(hardware.device)
+        network = build_classifier(images.shape[3], classes, kind).to(hardware.device)
     generator = torch.Generator().manual_seed(seed)
     optimiser = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
