@@ -14,8 +14,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
+from core.arguments import (
+    DECLARATIONS,
+    add_declarations,
+    add_wishes,
+    windows_joined,
+    wishes_given,
+)
 from core.errors import Stopped, UserError
 from core.events import Watcher
 
@@ -24,7 +30,8 @@ DONE, BUG, MISTAKE, INTERRUPTED = 0, 1, 2, 130
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; give back the exit code."""
-    options = build_parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    options = build_parser().parse_args(windows_joined(given))
     from core.terminal import watching
 
     try:
@@ -76,11 +83,11 @@ def build_parser() -> argparse.ArgumentParser:
     inspect = add("inspect", _inspect, "Say what an image folder holds (internal).")
     inspect.add_argument("path", type=Path)
     inspect.add_argument("--resolution", type=int, default=32)
-    _add_declarations(inspect)
+    add_declarations(inspect)
     inspect.add_argument("--json", action="store_true")
 
     budget = add("budget", _budget, "Say what a budget would mean; reads no data.")
-    _add_wishes(budget)
+    add_wishes(budget)
     budget.add_argument("--json", action="store_true")
 
     pretrain = add("pretrain", _pretrain, "Make the starter checkpoint (public data).")
@@ -119,7 +126,7 @@ def build_parser() -> argparse.ArgumentParser:
     run.add_argument("--config", type=Path, help="TOML file of wishes to start from")
     run.add_argument("--release", type=Path, help="where to write the release")
     run.add_argument("--json", action="store_true")
-    _add_wishes(run)
+    add_wishes(run)
 
     stages = (
         ("sample", _sample, "Draw the synthetic images of a trained project."),
@@ -134,6 +141,9 @@ def build_parser() -> argparse.ArgumentParser:
             stage.add_argument("--images-per-class", type=int)
         if name == "export":
             stage.add_argument("release", type=Path)
+
+    forget = add("forget", _forget, "Delete a project's copies of private images.")
+    forget.add_argument("project", type=Path)
 
     ledger = add("ledger", _ledger, "Say what was spent on which data, and check it.")
     ledger.add_argument(
@@ -167,49 +177,6 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-_DECLARATIONS = {
-    "window": "values shown as black and white in 16-bit and DICOM images: -160,240",
-    "classes": "the classes to read, separated by semicolons",
-    "unit_column": "what names the patient: a column, or patient, slide, hospital",
-    "missing_unit": "images without a patient: own_unit or leave_out",
-    "path_column": "column of a CSV manifest that names the file",
-    "label_column": "column of a table that names the class",
-    "split_column": "column of a table that names the split",
-}
-
-
-def _add_declarations(command: argparse.ArgumentParser) -> None:
-    """What cannot be found out about a folder, or must not be."""
-    command.add_argument("--grey", action="store_true", help="read images as grey")
-    for name, words in _DECLARATIONS.items():
-        option = "--" + name.replace("_", "-")
-        command.add_argument(option, default="", help=words)
-
-
-def _add_wishes(command: argparse.ArgumentParser) -> None:
-    """One option for every field of a project."""
-    from core.workspace import Project
-
-    kinds: dict[str, Any] = {"epsilon": float, "delta": float}
-    for field in fields(Project):
-        option = "--" + field.name.replace("_", "-")
-        if isinstance(field.default, bool):
-            command.add_argument(option, action="store_true", default=None)
-            continue
-        whole = field.default is None or type(field.default) is int
-        command.add_argument(
-            option,
-            type=kinds.get(field.name, int if whole else str),
-            default=None,
-        )
-
-
-def _wishes(options: argparse.Namespace) -> dict[str, Any]:
-    from core.workspace import Project
-
-    return {field.name: getattr(options, field.name) for field in fields(Project)}
-
-
 def _print(content: dict) -> None:
     print(json.dumps(content, indent=2, ensure_ascii=False, default=str))
 
@@ -232,7 +199,7 @@ def _phantom(options: argparse.Namespace, watcher: Watcher) -> None:
 def _inspect(options: argparse.Namespace, watcher: Watcher) -> None:
     from core.data import inspect, parse_options
 
-    declared = {name: getattr(options, name) for name in ("grey", *_DECLARATIONS)}
+    declared = {name: getattr(options, name) for name in ("grey", *DECLARATIONS)}
     found = inspect(
         options.path,
         options.resolution,
@@ -250,7 +217,7 @@ def _budget(options: argparse.Namespace, watcher: Watcher) -> None:
     from core.training.preview import preview
     from core.workspace import Project
 
-    found = preview(Project().changed(**_wishes(options)))
+    found = preview(Project().changed(**wishes_given(options)))
     if options.json:
         _print(asdict(found))
         return
@@ -332,7 +299,7 @@ def _run_all(options: argparse.Namespace, watcher: Watcher) -> None:
                     f"The project file {options.config} cannot be read ({error})."
                 ) from None
             project = parse_project(text, options.config)
-        project = project.changed(**_wishes(options))
+        project = project.changed(**wishes_given(options))
         release = options.release or options.project / "release" / "dataset"
         outcome = run_project(workspace, project, release, watcher)
     if options.json:
@@ -372,6 +339,16 @@ def _export(options: argparse.Namespace, watcher: Watcher) -> None:
         _print({"folder": release.folder, "audit": release.audit})
     else:
         print(f"Release written to {release.folder}.")
+
+
+def _forget(options: argparse.Namespace, watcher: Watcher) -> None:
+    from core.run import forget
+
+    forget(options.project)
+    print(
+        f"The reduced copies of private images in {options.project} are deleted. "
+        "Results, and the images themselves, are where they were."
+    )
 
 
 def _ledger(options: argparse.Namespace, watcher: Watcher) -> None:
