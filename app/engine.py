@@ -45,6 +45,7 @@ class Engine(Protocol):
     def load_dataset(
         self, workspace: Workspace, project: Project, watcher: Watcher
     ) -> ImageDataset: ...
+    def forget(self, folder: Path) -> None: ...
     def checkpoints(self) -> tuple[CheckpointCard, ...]: ...
     def recipes(self) -> dict[str, str]: ...
     def preview(self, project: Project) -> BudgetPreview: ...
@@ -135,6 +136,11 @@ class PipelineEngine:
         from core import pipeline
 
         return pipeline.load_dataset(workspace, project, watcher)
+
+    def forget(self, folder: Path) -> None:
+        from core.run import forget
+
+        forget(folder)
 
     def checkpoints(self) -> tuple[CheckpointCard, ...]:
         from core.checkpoints.catalogue import available

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from core.errors import UserError
+from core.errors import Undeclared, UserError
 
 if TYPE_CHECKING:
     from app.engine import Engine
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 HOME = Path.home() / "Sfumato"
 UNITS = ("image", "patient")
-FREE_WISHES = frozenset({"title", "images_per_class"})
+FREE_WISHES = frozenset({"title", "images_per_class", "classes"})
 """Wishes that need no other plan, and may change after training."""
 
 
@@ -42,6 +42,7 @@ class Findings:
     Attributes:
         train: Images that training may use.
         held_out: Images kept back for the internal evaluation.
+        unused: Images for neither: others of patients whose images are trained on.
         classes: Name, images for training, images held back, for each class.
         patients: Patients among the training images; None where the format has none.
         largest_patient: Most training images of one patient; 1 where there are none.
@@ -49,9 +50,16 @@ class Findings:
 
     train: int
     held_out: int
+    unused: int
     classes: tuple[tuple[str, int, int], ...]
     patients: int | None
     largest_patient: int
+
+    def units(self, unit: str) -> int:
+        """How many units of protection training may use."""
+        if unit == "patient" and self.patients is not None:
+            return self.patients
+        return self.train
 
 
 Files = tuple[tuple[str, tuple[Path, ...]], ...]
@@ -106,6 +114,18 @@ class State:
         charged = self.spending is not None and self.spending.epsilon_charged > 0
         return self.fine_tuned is not None or charged or self.busy == "training"
 
+    @property
+    def protects_patients(self) -> bool:
+        """Whether the images are grouped by what a patient has one of."""
+        from core.data.options import FINER_THAN_PATIENTS
+
+        return (
+            self.findings is not None
+            and self.dataset is not None
+            and self.findings.patients is not None
+            and self.dataset.unit_column not in FINER_THAN_PATIENTS
+        )
+
     def adopt(self, opened: Opened) -> None:
         """Take over a project, and let go of the one that was open."""
         if self.workspace is not None and self.workspace is not opened.workspace:
@@ -114,14 +134,23 @@ class State:
         for name in Opened.__dataclass_fields__:
             setattr(self, name, getattr(opened, name))
 
-    def change(self, **fields: object) -> None:
+    def leave(self) -> None:
+        """Close the project that is open; it stays in its folder."""
+        if self.workspace is not None:
+            self.engine.close(self.workspace)
+        self.preview = None
+        for field in fields(State):
+            if field.name in Opened.__dataclass_fields__:
+                setattr(self, field.name, field.default)
+
+    def change(self, **wishes: object) -> None:
         """Change wishes of the project; a plan made for other wishes is dropped."""
         assert self.project is not None
-        changed = replace(self.project, **fields)
+        changed = replace(self.project, **wishes)
         if changed == self.project:
             return
         self.project = changed
-        if set(fields) <= FREE_WISHES:
+        if set(wishes) <= FREE_WISHES:
             return
         self.preview = None
         self.plan = None
@@ -147,18 +176,52 @@ def start_project(
     folder: Path,
     source: Path,
     watcher: Watcher,
-    *,
-    grey: bool = False,
-) -> Opened:
+    **declared: Any,
+) -> Opened | Undeclared:
     """Make `folder` a project over the images in `source`, and read them.
 
-    Whether they are `grey` is declared, never found out from them.
+    What is declared of them is given by the names of the project's fields. When
+    something is missing there, the answer is a question, and no project was made.
     """
 
     def begin(_: Workspace) -> Project:
-        return replace(engine.new_project(source), grey=grey)
+        return replace(engine.new_project(source), **declared)
 
-    return _start(engine, folder, begin, watcher)
+    try:
+        return _start(engine, folder, begin, watcher)
+    except Undeclared as question:
+        return question
+
+
+def read_again(
+    engine: Engine, workspace: Workspace, project: Project, watcher: Watcher
+) -> Opened | Undeclared:
+    """Read the images of an open project as `project` declares them now.
+
+    What stands in the project folder changes only when that could be done.
+    """
+    from core.data.options import FINER_THAN_PATIENTS
+
+    try:
+        dataset = engine.load_dataset(workspace, project, watcher)
+    except Undeclared as question:
+        return question
+    findings = describe(dataset)
+    finer = dataset.unit_column in FINER_THAN_PATIENTS
+    if findings.patients is None or finer:
+        project = replace(project, unit="image", max_images_per_unit=1)
+    least = findings.units(project.unit)
+    if (project.declared_count or 0) < least:
+        number = round_up(least)
+        project = replace(project, declared_count=number, delta=default_delta(number))
+    engine.save_project(workspace, project)
+    return Opened(
+        workspace=workspace,
+        project=project,
+        dataset=dataset,
+        findings=findings,
+        cards=engine.checkpoints(),
+    )
 
 
 def _start(
@@ -261,15 +324,17 @@ def describe(dataset: ImageDataset) -> Findings:
     from core.data import Split
 
     train = dataset.splits == Split.TRAIN
+    held_out = dataset.splits == Split.HELD_OUT
     kinds = len(dataset.class_names)
     in_train = numpy.bincount(dataset.labels[train], minlength=kinds)
-    in_all = numpy.bincount(dataset.labels, minlength=kinds)
+    in_held_out = numpy.bincount(dataset.labels[held_out], minlength=kinds)
     sizes = numpy.unique(dataset.units[train], return_counts=True)[1]
     return Findings(
         train=int(train.sum()),
-        held_out=int((~train).sum()),
+        held_out=int(held_out.sum()),
+        unused=int((~train & ~held_out).sum()),
         classes=tuple(
-            (name, int(in_train[number]), int(in_all[number] - in_train[number]))
+            (name, int(in_train[number]), int(in_held_out[number]))
             for number, name in enumerate(dataset.class_names)
         ),
         patients=len(sizes) if dataset.has_groups else None,

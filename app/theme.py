@@ -176,11 +176,11 @@ QRadioButton::indicator:checked {
     width: 6px; height: 6px; border: 6px solid $accent; border-radius: 9px;
     background: $on_accent;
 }
-QCheckBox::indicator {
+QCheckBox::indicator, QListView::indicator {
     width: 14px; height: 14px; border: 2px solid $border; border-radius: 4px;
     background: $field;
 }
-QCheckBox::indicator:checked {
+QCheckBox::indicator:checked, QListView::indicator:checked {
     border-color: $accent; background: $accent; image: url(icons:check-$name.svg);
 }
 QRadioButton::indicator:checked:disabled { border-color: $border; }
@@ -212,6 +212,7 @@ QTableView, QListView, QPlainTextEdit, QTextBrowser {
 }
 QTableView:focus, QListView:focus { border: 2px solid $accent; }
 QTableView::item { padding: 3px 8px; }
+QListView::item { padding: 5px 8px; color: $text; }
 QHeaderView, QHeaderView::section { background: $card; color: $muted; }
 QHeaderView::section {
     border: none; border-bottom: 1px solid $line; padding: 6px 8px; font-weight: 600;

@@ -14,10 +14,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from core import pretraining_command as pretraining
-from core.declarations import DECLARATIONS, add_declarations
+from core.arguments import (
+    DECLARATIONS,
+    add_declarations,
+    add_wishes,
+    windows_joined,
+    wishes_given,
+)
 from core.errors import Stopped, UserError
 from core.events import Watcher
 
@@ -26,7 +31,8 @@ DONE, BUG, MISTAKE, INTERRUPTED = 0, 1, 2, 130
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; give back the exit code."""
-    options = build_parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    options = build_parser().parse_args(windows_joined(given))
     from core.terminal import watching
 
     try:
@@ -82,7 +88,7 @@ def build_parser() -> argparse.ArgumentParser:
     inspect.add_argument("--json", action="store_true")
 
     budget = add("budget", _budget, "Say what a budget would mean; reads no data.")
-    _add_wishes(budget)
+    add_wishes(budget)
     budget.add_argument("--json", action="store_true")
 
     pretrain = add(
@@ -124,7 +130,7 @@ def build_parser() -> argparse.ArgumentParser:
     run.add_argument("--config", type=Path, help="TOML file of wishes to start from")
     run.add_argument("--release", type=Path, help="where to write the release")
     run.add_argument("--json", action="store_true")
-    _add_wishes(run)
+    add_wishes(run)
 
     stages = (
         ("sample", _sample, "Draw the synthetic images of a trained project."),
@@ -139,6 +145,9 @@ def build_parser() -> argparse.ArgumentParser:
             stage.add_argument("--images-per-class", type=int)
         if name == "export":
             stage.add_argument("release", type=Path)
+
+    forget = add("forget", _forget, "Delete a project's copies of private images.")
+    forget.add_argument("project", type=Path)
 
     ledger = add("ledger", _ledger, "Say what was spent on which data, and check it.")
     ledger.add_argument(
@@ -170,40 +179,6 @@ def build_parser() -> argparse.ArgumentParser:
     verify.add_argument("release", type=Path)
     verify.add_argument("--json", action="store_true")
     return parser
-
-
-def _add_wishes(command: argparse.ArgumentParser) -> None:
-    """One option for every field of a project."""
-    from core.workspace import Project
-
-    kinds: dict[str, Any] = {"epsilon": float, "delta": float}
-    told = {"recipe": _recipe_list()}
-    for field in fields(Project):
-        option = "--" + field.name.replace("_", "-")
-        if isinstance(field.default, bool):
-            command.add_argument(option, action="store_true", default=None)
-            continue
-        whole = field.default is None or type(field.default) is int
-        command.add_argument(
-            option,
-            type=kinds.get(field.name, int if whole else str),
-            default=None,
-            help=told.get(field.name),
-        )
-
-
-def _recipe_list() -> str:
-    """The bundled recipes, for the help; a TOML file does as well."""
-    from core.training.bundled import recipe_titles
-
-    listed = "; ".join(f"{name}: {title}" for name, title in recipe_titles().items())
-    return f"a TOML file, or one of: {listed}".replace("%", "%%")
-
-
-def _wishes(options: argparse.Namespace) -> dict[str, Any]:
-    from core.workspace import Project
-
-    return {field.name: getattr(options, field.name) for field in fields(Project)}
 
 
 def _print(content: dict) -> None:
@@ -246,7 +221,7 @@ def _budget(options: argparse.Namespace, watcher: Watcher) -> None:
     from core.training.preview import preview
     from core.workspace import Project
 
-    found = preview(Project().changed(**_wishes(options)))
+    found = preview(Project().changed(**wishes_given(options)))
     if options.json:
         _print(asdict(found))
         return
@@ -313,7 +288,7 @@ def _run_all(options: argparse.Namespace, watcher: Watcher) -> None:
                     f"The project file {options.config} cannot be read ({error})."
                 ) from None
             project = parse_project(text, options.config)
-        project = project.changed(**_wishes(options))
+        project = project.changed(**wishes_given(options))
         release = options.release or options.project / "release" / "dataset"
         outcome = run_project(workspace, project, release, watcher)
     if options.json:
@@ -353,6 +328,16 @@ def _export(options: argparse.Namespace, watcher: Watcher) -> None:
         _print({"folder": release.folder, "audit": release.audit})
     else:
         print(f"Release written to {release.folder}.")
+
+
+def _forget(options: argparse.Namespace, watcher: Watcher) -> None:
+    from core.run import forget
+
+    forget(options.project)
+    print(
+        f"The reduced copies of private images in {options.project} are deleted. "
+        "Results, and the images themselves, are where they were."
+    )
 
 
 def _ledger(options: argparse.Namespace, watcher: Watcher) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from core.data.formats.camelyon17 import CLASS_NAMES
 from core.data.phantom import write_phantom
 from core.errors import UserError
 from core.events import Watcher
@@ -19,6 +20,7 @@ def demo_project(source: Path) -> Project:
     """The wishes of the demo."""
     return Project(
         source=str(source),
+        classes=CLASS_NAMES,
         declared_count=DECLARED,
         epsilon=10.0,
         delta=1e-5,

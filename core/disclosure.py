@@ -19,6 +19,12 @@ from core.training.plan import Plan
 from core.training.recipe import Recipe
 from core.workspace import Project
 
+_CACHES = {
+    "disk": "the cache of decoded images is not encrypted",
+    "encrypted": "the cache of decoded images is encrypted (AES-256-GCM), with a key "
+    "in the system's keyring",
+    "memory": "decoded images are kept in memory only",
+}
 PACKAGES = ("torch", "diffusers", "dp-accounting", "numpy", "safetensors", "pillow")
 
 
@@ -128,7 +134,10 @@ def audit_facts(
             "origin": "range of 8-bit pixels, not fitted to any data",
         },
         preprocessing=(
-            "decoded to 8 bits per channel",
+            f"values from {' to '.join(project.window.split(','))}, declared by the "
+            "custodian, shown as black to white in 8 bits"
+            if project.window
+            else "decoded to 8 bits per channel",
             f"reduced by area to {plan.resolution}×{plan.resolution} pixels",
         ),
         ema=f"min({recipe.ema_decay:g}, (1 + t)/(10 + t)) after each logical step",
@@ -157,10 +166,14 @@ def audit_facts(
             "unless the grouping column joins them."
         ),
         storage=(
-            "Project folder and ledger are readable by their owner only; the cache of "
-            "decoded images is not encrypted."
+            "Project folder and ledger are readable by their owner only; "
+            f"{_CACHES[project.cache]}."
         ),
-        label_source="declared by the custodian with the data set",
+        label_source=(
+            "class list confirmed by the custodian"
+            if project.classes
+            else "class list taken from the data set, not confirmed by the custodian"
+        ),
         class_names=plan.class_names,
         images_per_class=recipe.images_per_class,
         image_size=(plan.resolution, plan.resolution),

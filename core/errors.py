@@ -14,6 +14,30 @@ class UserError(Exception):
     """
 
 
+class Undeclared(UserError):
+    """Something that only the custodian can say, and has not said yet.
+
+    Attributes:
+        fact: The first half of the message: what was found.
+        wanted: What to declare: names of fields of a project.
+        choices: What there is to choose from, such as the columns of a table; empty
+            where anything may be typed.
+    """
+
+    def __init__(
+        self,
+        fact: str,
+        remedy: str,
+        *,
+        wanted: tuple[str, ...],
+        choices: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__(f"{fact}: {remedy}")
+        self.fact = fact
+        self.wanted = wanted
+        self.choices = choices
+
+
 class Stopped(Exception):
     """The caller asked to stop, and the stage stopped at a safe point.
 

@@ -15,7 +15,8 @@ import uuid
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 
-from core.data import ImageDataset, load
+from core.data import ImageDataset, ReadOptions, delete_cache, load, parse_options
+from core.data.options import FINER_THAN_PATIENTS
 from core.disclosure import audit_facts
 from core.errors import UserError
 from core.evaluation import report
@@ -41,32 +42,66 @@ from core.training.plan import Plan
 from core.training.preview import BudgetPreview, preview
 from core.training.trainer import MODEL, FineTuned
 from core.training.units import group_units
-from core.workspace import Project, Workspace
+from core.workspace import Project, Workspace, user_folder
 
 __all__ = [
     "BudgetPreview", "FineTuned", "Plan", "Release", "Spending", "SyntheticSet",
-    "UtilityReport", "evaluate", "export", "fine_tune", "load_dataset", "make_plan",
-    "preview", "spending", "synthesise",
+    "UtilityReport", "declarations", "evaluate", "export", "fine_tune", "load_dataset",
+    "make_plan", "preview", "spending", "synthesise",
 ]  # fmt: skip
 
+CACHES = ("disk", "encrypted", "memory")
 _AFTER_PLAN = ("training", "samples", "utility", "release")
-_FREE_WISHES = ("images_per_class", "title", "device", "source")
-"""Wishes that may change after training without a new run and a new expense."""
+_FREE_WISHES = ("images_per_class", "title", "device", "source", "classes", "cache")
+"""Wishes that may change after training without a new run and a new expense.
+
+Other classes make another fingerprint; the same ones confirmed make none.
+"""
 
 
 def load_dataset(
     workspace: Workspace, project: Project, watcher: Watcher
 ) -> ImageDataset:
-    """Read the private folder into a memory-mapped cache."""
+    """Read the private folder into a cache, of the kind that the project says.
+
+    Raises:
+        UserError: when it holds no dataset, or the cache cannot be kept like that.
+    """
+    options = declarations(project)
+    cache = private_folder(workspace.folder("dataset") / "cache")
+    if project.cache == "memory":
+        delete_cache(cache)
     dataset = load(
         Path(project.source).expanduser(),
-        private_folder(workspace.folder("dataset") / "cache"),
+        None if project.cache == "memory" else cache,
         resolution=project.resolution,
-        grey=project.grey,
+        options=options,
+        encrypt=project.cache == "encrypted",
+        known=user_folder() / "datasets",
+        matters=lambda fingerprint: _was_spent_on(workspace, fingerprint),
         watcher=watcher,
     )
     workspace.finish("dataset", {"fingerprint": dataset.fingerprint})
     return dataset
+
+
+def _was_spent_on(workspace: Workspace, fingerprint: str) -> bool:
+    with open_ledger(workspace) as ledger:
+        return bool(ledger.charged(fingerprint))
+
+
+def declarations(project: Project) -> ReadOptions:
+    """What the custodian declared about the folder.
+
+    Raises:
+        UserError: when one of the declarations makes no sense.
+    """
+    if project.cache not in CACHES:
+        raise UserError(
+            f"The cache {project.cache!r} is unknown: use {', '.join(CACHES)}."
+        )
+    known = {field.name for field in fields(ReadOptions)}
+    return parse_options(**{k: v for k, v in asdict(project).items() if k in known})
 
 
 def make_plan(
@@ -93,6 +128,13 @@ def make_plan(
             number = recipe.images_per_class
             return replace(plan, recipe=replace(plan.recipe, images_per_class=number))
         _refuse_if_spent(workspace, kept, changed)
+    # PRIVACY: the promise speaks of patients, so no smaller unit may stand for them.
+    if project.unit == "patient" and dataset.unit_column in FINER_THAN_PATIENTS:
+        raise UserError(
+            f"The images are grouped by {dataset.unit_column}, and one patient may "
+            f"have several: to protect patients, declare another unit column than "
+            f"{dataset.unit_column}, or protect each image."
+        )
     plan = planning.make_plan(
         project,
         run=uuid.uuid4().hex,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from core.declarations import DECLARATIONS
+from core.arguments import DECLARATIONS
 from core.errors import UserError
 from core.events import Watcher
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from core import pipeline
+from core.data import delete_cache
 from core.errors import UserError
 from core.evaluation.report import CHANCE, REAL, SYNTHETIC, UtilityReport
 from core.events import Watcher
@@ -75,9 +76,16 @@ def run_project(
         )
     # Cheap checks first: a mistake must not replace good wishes, or cost a long read.
     read_budget(project), read_recipe(project), choose_hardware(project.device)
+    pipeline.declarations(project)
     workspace.save_project(project)
     dataset = pipeline.load_dataset(workspace, project, watcher)
     plan = pipeline.make_plan(workspace, project, dataset, watcher)
+    if not dataset.classes_confirmed:
+        names = ";".join(dataset.class_names)
+        print(
+            f"note: the classes were taken from the folder: confirm them with "
+            f'--classes "{names}"; their names are in the release.'
+        )
     print(plan.sentence())
     pipeline.fine_tune(workspace, plan, dataset, watcher)
     pipeline.synthesise(workspace, plan, watcher)
@@ -109,6 +117,19 @@ def measure(folder: Path, watcher: Watcher) -> UtilityReport:
         dataset = pipeline.load_dataset(workspace, project, watcher)
         plan = _planned(workspace, project)
         return pipeline.evaluate(workspace, plan, dataset, watcher)
+
+
+def forget(folder: Path) -> None:
+    """Delete the reduced copies of private images that a project keeps, and their key.
+
+    They are made again when the project reads its folder. Results and the ledger stay.
+
+    Raises:
+        UserError: when there is no project, or something cannot be deleted.
+    """
+    with _existing(folder) as workspace:
+        _project(workspace)
+        delete_cache(workspace.folder("dataset") / "cache")
 
 
 def write_release(folder: Path, destination: Path, watcher: Watcher) -> Release:

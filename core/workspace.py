@@ -32,6 +32,14 @@ class Project:
         source: Folder of private images.
         resolution: Working resolution, pixels per side.
         grey: Whether the images are declared to be grey; the layout decides otherwise.
+        window: Values shown as black and white, "-160,240", where pixels have more than
+            8 bits; "" for none.
+        classes: Names of the classes that the custodian confirmed; () for those found.
+        unit_column: What names the patient, "" for what the layout usually takes.
+        missing_unit: Images without a patient: "own_unit", "leave_out"; "" not said.
+        path_column, label_column, split_column: Columns of a table of images.
+        cache: Where reduced copies of the images are kept: "disk" (readable by their
+            owner only), "encrypted" (with a key from the keyring) or "memory".
         declared_count: A public number, at least as many as there are training units.
             Sampling rates and divisors come from it, never from the folder.
         unit: "image" or "patient".
@@ -50,6 +58,14 @@ class Project:
     source: str = ""
     resolution: int = 32
     grey: bool = False
+    window: str = ""
+    classes: tuple[str, ...] = ()
+    unit_column: str = ""
+    missing_unit: str = ""
+    path_column: str = ""
+    label_column: str = ""
+    split_column: str = ""
+    cache: str = "disk"
     declared_count: int | None = None
     unit: str = "image"
     max_images_per_unit: int = 1
@@ -91,6 +107,8 @@ def parse_project(text: str, path: Path) -> Project:
             raise UserError(
                 f"The project file {path} has an unknown field {name!r}: use {known}."
             )
+        if isinstance(value, list) and all(isinstance(text, str) for text in value):
+            content[name] = value = tuple(value)
         wanted = _kind(defaults[name], name)
         if isinstance(value, bool) != (wanted is bool) or not isinstance(value, wanted):
             raise UserError(

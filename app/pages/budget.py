@@ -70,9 +70,7 @@ class BudgetPage(Page):
             field.blockSignals(False)
             field.setEnabled(not state.committed)
         self.epsilon.setEnabled(not state.committed)
-        self.unit.setEnabled(
-            state.findings.patients is not None and not state.committed
-        )
+        self.unit.setEnabled(state.protects_patients and not state.committed)
         if state.committed:
             self.message.note(
                 self.tr("Training has started with this budget, so it is fixed.")

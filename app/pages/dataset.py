@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from PySide6.QtWidgets import QGridLayout, QHBoxLayout, QPushButton, QWidget
 
@@ -11,6 +11,7 @@ from app import flow
 from app.flow import Opened, State
 from app.pages.base import Page
 from app.widgets.choice import Choice
+from app.widgets.declared import ClassesCard, ReadingCard
 from app.widgets.findings import FindingsCard
 from app.widgets.message import Message, describe_field
 from app.widgets.number import NumberField
@@ -20,6 +21,7 @@ from app.words import count
 
 if TYPE_CHECKING:
     from app.engine import Engine
+    from core.errors import Undeclared
 
 
 class DatasetPage(Page):
@@ -39,14 +41,21 @@ class DatasetPage(Page):
         self.welcome.project_wanted.connect(self.continue_project)
         self.findings = FindingsCard()
         self._number = self._number_card()
+        self.classes = ClassesCard()
+        self.classes.confirmed.connect(self._confirm)
+        self.reading = ReadingCard()
+        self.reading.wanted.connect(self.read_again)
         self._protection = self._protection_card()
         self.other = QPushButton(self.tr("Start with &other images …"))
         self.other.clicked.connect(self._start_over)
-        for widget in (self.welcome, self.findings, self._protection, self._number):
+        self.erase = QPushButton(self.tr("&Erase the reduced copies"))
+        self.erase.clicked.connect(self.forget)
+        for widget in (self.welcome, *self._cards()):
             self.column.addWidget(widget)
         row = QHBoxLayout()
         row.addWidget(self.other)
         row.addStretch(1)
+        row.addWidget(self.erase)
         self.column.addLayout(row)
         self.column.addStretch(1)
         self._show_project(False)
@@ -58,6 +67,10 @@ class DatasetPage(Page):
             return
         self._show_project(True)
         self.findings.show_findings(state.project.source, state.dataset, state.findings)
+        self.classes.show_classes(
+            state.dataset, state.project.classes, fixed=state.committed
+        )
+        self.reading.show_dataset(state.dataset, state.project, fixed=state.committed)
         self._show_choices()
 
     def ready(self) -> str | None:
@@ -66,6 +79,8 @@ class DatasetPage(Page):
             return self.tr("Wait until the images have been read.")
         if state is None or state.project is None or state.findings is None:
             return self.tr("Choose images first, or the sample dataset.")
+        if not self.classes.settled:
+            return self.tr("Confirm the classes to learn.")
         if self._units_found() < 2:
             return self.tr("At least two are needed to learn from: choose more images.")
         if self.number.value() < self._units_found():
@@ -81,11 +96,12 @@ class DatasetPage(Page):
         )
 
     def default_focus(self) -> QWidget | None:
-        shown = self.welcome.isVisibleTo(self)
-        return self.welcome.images.line if shown else self.number
+        if self.welcome.isVisibleTo(self):
+            return self.welcome.images.line
+        return self.number if self.classes.settled else self.classes.list
 
     def busy(self, working: bool) -> None:
-        for widget in (self.welcome, self._number, self._protection, self.other):
+        for widget in (self.welcome, *self._cards(), self.other, self.erase):
             widget.setEnabled(not working)
 
     def open_folder(self, folder: Path) -> None:
@@ -104,16 +120,79 @@ class DatasetPage(Page):
             self._adopt,
         )
 
-    def start_images(self, folder: Path, source: Path, grey: bool = False) -> None:
-        """Make a project of the images in `source`, declared grey or in colour."""
+    def start_images(
+        self, folder: Path, source: Path, declared: dict[str, Any] | None = None
+    ) -> None:
+        """Make a project of the images in `source`, with what is declared of them."""
         engine = self._engine()
         self.run(
             self.tr("Reading images"),
             lambda watcher: flow.start_project(
-                engine, folder, source, watcher, grey=grey
+                engine, folder, source, watcher, **(declared or {})
             ),
-            self._adopt,
+            self._adopt_or_ask,
         )
+
+    def read_again(self, declared: dict[str, Any]) -> None:
+        """Read the images of the open project with other declarations."""
+        engine = self._engine()
+        assert self.state is not None
+        workspace, project = self.state.workspace, self.state.project
+        assert workspace is not None and project is not None
+        changed = project.changed(**declared)
+        self.run(
+            self.tr("Reading images"),
+            lambda watcher: flow.read_again(engine, workspace, changed, watcher),
+            self._adopt_or_ask,
+        )
+
+    def forget(self) -> None:
+        """Close the project, and delete the copies of private images that it keeps."""
+        assert self.state is not None and self.state.workspace is not None
+        engine, folder = self._engine(), self.state.workspace.path
+        self.state.leave()
+        self.enter(self.state)
+        self.run(
+            self.tr("Erasing the reduced copies"),
+            lambda _: engine.forget(folder),
+            lambda _: self.message.note(
+                self.tr(
+                    "The reduced copies are erased, and the project is closed. Your "
+                    "images and all results are where they were; opening the project "
+                    "reads the images again."
+                )
+            ),
+            panel=False,
+        )
+
+    def _confirm(self, classes: tuple[str, ...]) -> None:
+        assert self.state is not None and self.state.dataset is not None
+        if set(classes) != set(self.state.dataset.class_names):
+            self.read_again({"classes": classes})
+            return
+        self.state.change(classes=classes)
+        self.state.save()
+        self.classes.show_classes(self.state.dataset, classes, fixed=False)
+        self.number.setFocus()
+        self.changed.emit()
+
+    def _adopt_or_ask(self, answer: Opened | Undeclared) -> None:
+        if isinstance(answer, Opened):
+            self._adopt(answer)
+            if (first := self.default_focus()) is not None:
+                first.setFocus()
+            return
+        asking = self.welcome if self.welcome.isVisibleTo(self) else self.reading
+        asking.ask(answer)
+        self.message.warn(
+            self.tr(
+                "{fact}. Please answer what is asked below, and read them again."
+            ).format(fact=answer.fact),
+            self.tr("One question"),
+        )
+        if (field := asking.questions.first()) is not None:
+            self.reveal(field)
+            field.setFocus()
 
     def continue_project(self, folder: Path) -> None:
         """Open a project folder with all its results."""
@@ -151,8 +230,13 @@ class DatasetPage(Page):
 
     def _show_project(self, there: bool) -> None:
         self.welcome.setVisible(not there)
-        for widget in (self.findings, self._number, self._protection, self.other):
+        for widget in (*self._cards(), self.other, self.erase):
             widget.setVisible(there)
+
+    def _cards(self) -> tuple[Card, ...]:
+        return (
+            self.findings, self.classes, self.reading, self._protection, self._number
+        )  # fmt: skip
 
     def _number_card(self) -> Card:
         card = Card(self.tr("How many there are, as you would publish it"))
@@ -219,10 +303,7 @@ class DatasetPage(Page):
 
     def _units_found(self) -> int:
         assert self.state is not None and self.state.findings is not None
-        found = self.state.findings
-        if self.unit.value == "patient" and found.patients is not None:
-            return found.patients
-        return found.train
+        return self.state.findings.units(self.unit.value)
 
     def _show_choices(self) -> None:
         assert self.state is not None and self.state.project is not None
@@ -236,7 +317,7 @@ class DatasetPage(Page):
         for widget in (self.number, self.most):
             widget.blockSignals(False)
             widget.setEnabled(not fixed)
-        has_patients = self.state.findings.patients is not None
+        has_patients = self.state.protects_patients
         self.unit.buttons["image"].setEnabled(not fixed)
         self.unit.buttons["patient"].setEnabled(has_patients and not fixed)
         if fixed:
@@ -290,7 +371,15 @@ class DatasetPage(Page):
         describe_field(
             self.number, self._number_hint, problem if wrong else hint, wrong=wrong
         )
-        if not patient and found.patients is not None and found.largest_patient > 1:
+        if found.patients is not None and not self.state.protects_patients:
+            assert self.state.dataset is not None
+            self._unit_note.note(
+                self.tr(
+                    "The images are grouped by {column}, and a patient may have "
+                    "several. To protect patients, group them by patient above."
+                ).format(column=self.state.dataset.unit_column)
+            )
+        elif not patient and found.patients is not None and found.largest_patient > 1:
             self._unit_note.warn(
                 self.tr(
                     "Patients in this folder have up to {images} each. Protecting each "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from app.flow import Findings
+from app.widgets.message import Message
 from app.widgets.table import Table
 from app.widgets.text import Card, Facts, label
 from app.words import count
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 
 MOST_PROBLEMS = 1000
 """Rows of problems that the table shows; more of them help nobody."""
+
+MOST_WARNINGS = 5
 
 
 class FindingsCard(Card):
@@ -30,7 +33,8 @@ class FindingsCard(Card):
                 self.tr("Held back for testing"),
             ),
         )
-        self._problems_told = label("", "heading")
+        self._warnings = Message()
+        self._problems_told = label(self.tr("Left out"), "heading")
         self._problems = Table(
             self.tr("Problems by file"), (self.tr("File"), self.tr("Problem"))
         )
@@ -45,6 +49,7 @@ class FindingsCard(Card):
                 "hint",
             )
         )
+        self.rows.addWidget(self._warnings)
         self.rows.addWidget(self._problems_told)
         self.rows.addWidget(self._problems)
 
@@ -55,21 +60,26 @@ class FindingsCard(Card):
         height, width, channels = dataset.images.shape[1:]
         colour = self.tr("colour") if channels == 3 else self.tr("grey")
         patients = ""
+        groups = dataset.unit_column in ("slide", "wsi", "hospital", "study", "series")
         if found.patients is not None:
+            number = f"{found.patients:,} × {dataset.unit_column}"
             patients = self.tr("{patients}, with up to {images} each").format(
-                patients=count(found.patients, "patient"),
+                patients=number if groups else count(found.patients, "patient"),
                 images=count(found.largest_patient, "image"),
             )
+        use = self.tr("{train} for training, {held} held back for testing").format(
+            train=f"{found.train:,}", held=f"{found.held_out:,}"
+        )
+        if found.unused:
+            use += self.tr(
+                ". {unused} for neither: the format keeps them back, but they are of "
+                "patients whose other images are trained on"
+            ).format(unused=f"{found.unused:,}")
         self._facts.show_facts(
             (self.tr("Folder"), source),
             (self.tr("Read as"), dataset.format_name),
-            (
-                self.tr("Images"),
-                self.tr("{train} for training, {held} held back for testing").format(
-                    train=f"{found.train:,}", held=f"{found.held_out:,}"
-                ),
-            ),
-            (self.tr("Patients"), patients),
+            (self.tr("Images"), use),
+            (self.tr("Groups") if groups else self.tr("Patients"), patients),
             (
                 self.tr("Working size"),
                 self.tr("{width} × {height} pixels, {colour}").format(
@@ -78,12 +88,14 @@ class FindingsCard(Card):
             ),
         )
         self._classes.show_rows([tuple(row) for row in found.classes])
-        problems = dataset.problems
+        problems = [problem for problem in dataset.problems if problem.left_out]
+        warnings = [p.message for p in dataset.problems if not p.left_out]
+        self._warnings.warn("\n".join(warnings[:MOST_WARNINGS]))
         self._problems_told.setVisible(bool(problems))
         self._problems.setVisible(bool(problems))
-        self._problems_told.setText(
-            self.tr("{files} with a problem").format(files=count(len(problems), "file"))
-        )
         self._problems.show_rows(
-            [(problem.path, problem.message) for problem in problems[:MOST_PROBLEMS]]
+            [
+                (p.path if p.path != "." else self.tr("the folder"), p.message)
+                for p in problems[:MOST_PROBLEMS]
+            ]
         )

@@ -17,11 +17,16 @@ from PySide6.QtWidgets import (
 
 
 class FolderField(QWidget):
-    """A line with a browse button; `buddy` is the label that names it."""
+    """A line with a browse button; `buddy` is the label that names it.
+
+    With `lists`, the text of one more button, a CSV file may be chosen instead.
+    """
 
     edited = Signal(str)
 
-    def __init__(self, name: str, browse: str, *, buddy: QLabel | None = None) -> None:
+    def __init__(
+        self, name: str, browse: str, *, buddy: QLabel | None = None, lists: str = ""
+    ) -> None:
         super().__init__()
         self.line = QLineEdit()
         self.line.setAccessibleName(name)
@@ -39,6 +44,12 @@ class FolderField(QWidget):
         row.setContentsMargins(0, 0, 0, 0)
         row.addWidget(self.line, 1)
         row.addWidget(self.browse)
+        self._lists = bool(lists)
+        if lists:
+            self.browse_list = QPushButton(lists)
+            self.browse_list.setAccessibleName(f"{name}: {lists.replace('&', '')}")
+            self.browse_list.clicked.connect(self._browse_list)
+            row.addWidget(self.browse_list)
 
     @property
     def path(self) -> Path | None:
@@ -51,27 +62,38 @@ class FolderField(QWidget):
         self.line.setText("" if path is None else str(path))
 
     def _browse(self) -> None:
-        start = self.path or Path.home()
-        while not start.is_dir() and start != start.parent:
-            start = start.parent
-        chosen = QFileDialog.getExistingDirectory(self, self._name, str(start))
+        chosen = QFileDialog.getExistingDirectory(self, self._name, self._start())
         if chosen:
             self.line.setText(chosen)
 
+    def _browse_list(self) -> None:
+        lists = self.tr("Lists of images (*.csv)")
+        chosen = QFileDialog.getOpenFileName(self, self._name, self._start(), lists)
+        if chosen[0]:
+            self.line.setText(chosen[0])
+
+    def _start(self) -> str:
+        start = self.path or Path.home()
+        while not start.is_dir() and start != start.parent:
+            start = start.parent
+        return str(start)
+
     def dragEnterEvent(self, event: QDragEnterEvent) -> None:
-        if dropped_folder(event) is not None:
+        if dropped_folder(event, lists=self._lists) is not None:
             event.acceptProposedAction()
 
     def dropEvent(self, event: QDropEvent) -> None:
-        if (folder := dropped_folder(event)) is not None:
+        if (folder := dropped_folder(event, lists=self._lists)) is not None:
             self.set_path(folder)
             event.acceptProposedAction()
 
 
-def dropped_folder(event: QDropEvent) -> Path | None:
-    """The one local folder that is being dropped, if it is one."""
+def dropped_folder(event: QDropEvent, *, lists: bool = False) -> Path | None:
+    """The one local folder that is being dropped, or that of a file; or a CSV list."""
     urls = event.mimeData().urls()
     if len(urls) != 1 or not urls[0].isLocalFile():
         return None
     path = Path(urls[0].toLocalFile())
-    return path if path.is_dir() else path.parent
+    if path.is_dir() or (lists and path.suffix.lower() == ".csv"):
+        return path
+    return path.parent

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from PySide6.QtCore import Signal
 from PySide6.QtGui import QDragEnterEvent, QDragLeaveEvent, QDropEvent
 from PySide6.QtWidgets import (
     QCheckBox,
+    QComboBox,
     QFileDialog,
     QGridLayout,
     QHBoxLayout,
@@ -18,7 +20,11 @@ from PySide6.QtWidgets import (
 
 from app.flow import HOME
 from app.widgets.folder import FolderField, dropped_folder
+from app.widgets.questions import COLUMNS, Questions
 from app.widgets.text import Card, dress, label
+
+if TYPE_CHECKING:
+    from core.errors import Undeclared
 
 
 class Welcome(QWidget):
@@ -26,18 +32,20 @@ class Welcome(QWidget):
 
     Signals:
         sample_wanted: Project folder for the sample dataset.
-        images_wanted: Project folder, folder of images, whether they are grey.
+        images_wanted: Project folder, folder of images, and what is declared of them by
+            the names of a project's fields.
         project_wanted: Project folder to go on with.
     """
 
     sample_wanted = Signal(object)
-    images_wanted = Signal(object, object, bool)
+    images_wanted = Signal(object, object, object)
     project_wanted = Signal(object)
 
     def __init__(self) -> None:
         super().__init__()
         self._pinned: Path | None = None
         self._suggested: Path | None = None
+        self._choices: tuple[str, ...] = ()
         self.setAcceptDrops(True)
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
@@ -56,7 +64,10 @@ class Welcome(QWidget):
         card = Card(self.tr("Start with your own images"))
         images_label = label(self.tr("Folder of &images"), wrap=False)
         self.images = FolderField(
-            self.tr("Folder of images"), self.tr("&Choose …"), buddy=images_label
+            self.tr("Folder of images"),
+            self.tr("&Choose …"),
+            buddy=images_label,
+            lists=self.tr("Choose a &list …"),
         )
         self.images.edited.connect(self._suggest)
         project_label = label(self.tr("&Keep the work in"), wrap=False)
@@ -78,7 +89,9 @@ class Welcome(QWidget):
             label(
                 self.tr(
                     "You can also drop the folder here. One folder per class (PNG, "
-                    "JPEG, TIFF, BMP), Camelyon17 from WILDS, or MNIST-style .gz files."
+                    "JPEG, TIFF, BMP or DICOM), a CSV list of images with their "
+                    "classes, or a public data set (Camelyon17, PatchCamelyon, "
+                    "MedMNIST, MNIST)."
                 ),
                 "hint",
             ),
@@ -100,8 +113,24 @@ class Welcome(QWidget):
             5,
             1,
         )
+        self.copies = QComboBox()
+        for text, value in (
+            (self.tr("On the disk, readable by your account only"), "disk"),
+            (self.tr("On the disk, encrypted with a key in the keyring"), "encrypted"),
+            (self.tr("In memory only: read again each time"), "memory"),
+        ):
+            self.copies.addItem(text, value)
+        copies_label = label(self.tr("Reduced copies"), wrap=False)
+        copies_label.setBuddy(self.copies)
+        grid.addWidget(copies_label, 6, 0)
+        grid.addWidget(self.copies, 6, 1)
+        self.questions = Questions()
+        self.questions.changed.connect(self._enable)
+        self._unanswered = label("", "hint")
         card.rows.addLayout(grid)
-        card.rows.addLayout(_right(self.read))
+        card.rows.addSpacing(6)
+        card.rows.addWidget(self.questions)
+        card.rows.addLayout(_right(self._unanswered, self.read))
         self._enable()
         return card
 
@@ -152,23 +181,37 @@ class Welcome(QWidget):
 
     def _read(self) -> None:
         if self.images.path is not None and self.project.path is not None:
-            self.images_wanted.emit(
-                self.project.path, self.images.path, self.grey.isChecked()
-            )
+            declared = {"grey": self.grey.isChecked(), **self.questions.answers()}
+            declared["cache"] = self.copies.currentData()
+            self.images_wanted.emit(self.project.path, self.images.path, declared)
+
+    def ask(self, question: Undeclared) -> None:
+        """Show the fields that a first look at the images has shown to be needed."""
+        wanted = (*self.questions.wanted, *question.wanted)
+        if set(wanted) & set(COLUMNS):
+            wanted = (*wanted, *COLUMNS)
+        self.questions.ask(wanted, question.choices or self._choices)
+        self._choices = question.choices or self._choices
+        self._enable()
 
     def _suggest(self) -> None:
         images = self.images.path
+        self.questions.forget()
         untouched = self.project.path in (None, self._suggested)
         if images is not None and self._pinned is None and untouched:
-            self._suggested = free_folder(images.name or "project")
+            self._suggested = free_folder(images.stem or "project")
             self.project.set_path(self._suggested)
         self._enable()
 
     def _enable(self) -> None:
-        self.read.setEnabled(bool(self.images.path and self.project.path))
+        problem = self.questions.problem()
+        self._unanswered.setText(problem)
+        self.read.setEnabled(
+            bool(self.images.path and self.project.path) and not problem
+        )
 
     def dragEnterEvent(self, event: QDragEnterEvent) -> None:
-        if dropped_folder(event) is not None:
+        if dropped_folder(event, lists=True) is not None:
             dress(self._own, dropping=True)
             event.acceptProposedAction()
 
@@ -177,7 +220,7 @@ class Welcome(QWidget):
 
     def dropEvent(self, event: QDropEvent) -> None:
         dress(self._own, dropping=False)
-        if (folder := dropped_folder(event)) is not None:
+        if (folder := dropped_folder(event, lists=True)) is not None:
             self.images.set_path(folder)
             event.acceptProposedAction()
 
@@ -190,8 +233,8 @@ def free_folder(name: str) -> Path:
     return folder
 
 
-def _right(widget: QWidget) -> QHBoxLayout:
+def _right(told: QWidget, button: QWidget) -> QHBoxLayout:
     row = QHBoxLayout()
-    row.addStretch(1)
-    row.addWidget(widget)
+    row.addWidget(told, 1)
+    row.addWidget(button)
     return row

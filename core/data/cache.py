@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import math
 import os
 import shutil
 from dataclasses import asdict
@@ -24,6 +25,7 @@ from core.data.draft import IMAGES, Draft, created, sync
 from core.data.formats import Index
 from core.data.reading import Picture
 from core.data.records import Intake, Records, read_records
+from core.data.vault import SealedImages, Vault, destroy_key, open_vault
 from core.errors import UserError
 from core.events import Watcher
 from core.files import explained, private_folder, sha256, sync_folder
@@ -36,7 +38,13 @@ _MANIFEST: Final = "manifest.json"
 
 
 def open_or_prepare(
-    index: Index, cache: Path, resolution: int, channels: int, watcher: Watcher
+    index: Index,
+    cache: Path,
+    resolution: int,
+    channels: int,
+    watcher: Watcher,
+    *,
+    encrypt: bool = False,
 ) -> ImageDataset:
     """The dataset from the cache, or read from its files and put there.
 
@@ -46,20 +54,25 @@ def open_or_prepare(
         resolution: Side of the working images.
         channels: 1 for grey, 3 for colour; declared, not found out.
         watcher: Told of progress, asked whether to stop.
+        encrypt: Whether the images are sealed with a key from the system's keyring.
+            Labels and the names of files with problems are not.
 
     Raises:
-        UserError: If the cache cannot be written or the dataset cannot be used.
+        UserError: If the cache cannot be written, the dataset cannot be used, or there
+            is no keyring.
         Stopped: If the watcher asked to stop; what was read is gone on from next time.
     """
     private_folder(cache)
-    key = _key(index, resolution, channels)
+    vault = open_vault(cache) if encrypt else None
+    key = _key(index, resolution, channels, encrypt)
     target = cache / f"{_READY}{key[:32]}"
+    shape = (resolution, resolution, channels)
     try:
-        if (found := _reopened(target, key)) is None:
+        if (found := _reopened(target, key, shape, vault)) is None:
             _delete_others(cache, _UNFINISHED, but=_draft_folder(cache, key))
-            _prepare(index, cache, target, key, resolution, channels, watcher)
+            _prepare(index, cache, target, key, shape, vault, watcher)
             _delete_others(cache, _READY, but=target)
-            found = _reopened(target, key)
+            found = _reopened(target, key, shape, vault)
         if found is None:
             raise OSError(errno.EIO, "it does not give back what was written", target)
         return found
@@ -85,10 +98,11 @@ def read_into_memory(
 
 
 def delete_cache(cache: Path) -> None:
-    """Remove all private images that lie in a cache, finished or not.
+    """Remove all private images that lie in a cache, finished or not, and their key.
 
     The files are unlinked and not overwritten, which on a solid-state disk erases
-    nothing: only a disk that is encrypted keeps them from whoever takes it apart.
+    nothing: only an encrypted disk, or an encrypted cache, whose key is destroyed here,
+    keeps them from whoever takes it apart.
 
     Raises:
         UserError: If something cannot be removed.
@@ -99,6 +113,7 @@ def delete_cache(cache: Path) -> None:
                 shutil.rmtree(folder)
     except OSError as error:
         raise explained(error, cache) from error
+    destroy_key(cache)
 
 
 def cache_is_whole(cache: Path) -> bool:
@@ -129,13 +144,14 @@ class _Memory(Intake):
             self.pixels += picture.pixels.tobytes()
 
 
-def _key(index: Index, resolution: int, channels: int) -> str:
+def _key(index: Index, resolution: int, channels: int, encrypt: bool) -> str:
     """Hex digest of all that the cache depends on, without reading an image.
 
     Tables and labels are read anew each time and are in it as the columns they gave.
     """
     digest = hashlib.sha256()
     digest.update(f"{_VERSION} {resolution} {channels} {index.format_name}\n".encode())
+    digest.update(b"sealed\n" if encrypt else b"")
     digest.update(repr(index.class_names).encode())
     digest.update(index.labels.tobytes())
     digest.update(repr(index.groups).encode("utf-8", "surrogateescape"))
@@ -153,15 +169,15 @@ def _prepare(
     cache: Path,
     target: Path,
     key: str,
-    resolution: int,
-    channels: int,
+    shape: tuple[int, int, int],
+    vault: Vault | None,
     watcher: Watcher,
 ) -> None:
     folder = _draft_folder(cache, key)
-    draft = Draft(folder, resolution * resolution * channels)
+    draft = Draft(folder, math.prod(shape), vault)
     try:
-        records = read_records(index, resolution, channels, draft, watcher)
-        draft.finish((resolution, resolution, channels))
+        records = read_records(index, shape[0], shape[2], draft, watcher)
+        draft.finish(shape)
     except UserError:
         # PRIVACY: private images stay only where going on from them is of use.
         draft.close()
@@ -236,7 +252,9 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     return json.loads((folder / _MANIFEST).read_bytes())
 
 
-def _reopened(folder: Path, key: str) -> ImageDataset | None:
+def _reopened(
+    folder: Path, key: str, shape: tuple[int, int, int], vault: Vault | None
+) -> ImageDataset | None:
     """The cached dataset, or None when it is not there, not whole or not this one."""
     try:
         manifest = _read_manifest(folder)
@@ -247,8 +265,10 @@ def _reopened(folder: Path, key: str) -> ImageDataset | None:
         with np.load(folder / _COLUMNS, allow_pickle=False) as columns:
             arrays = {name: columns[name] for name in columns.files}
         images = np.load(folder / IMAGES, mmap_mode="r", allow_pickle=False)
+        if vault is not None:
+            images = SealedImages(images, shape, vault)
         return _dataset(images, arrays, manifest["facts"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, UserError, ValueError, KeyError, TypeError):
         return None
 
 
@@ -261,7 +281,7 @@ def _as_written(path: Path, facts: dict[str, Any]) -> bool:
 
 
 def _dataset(
-    images: np.ndarray, columns: dict[str, np.ndarray], facts: dict[str, Any]
+    images: Any, columns: dict[str, np.ndarray], facts: dict[str, Any]
 ) -> ImageDataset:
     return ImageDataset(
         images=images,

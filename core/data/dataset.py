@@ -52,7 +52,8 @@ class ImageDataset:
     """A private dataset at the working resolution.
 
     Attributes:
-        images: Memory map, uint8 [N, H, W, C], C = 1 or 3, H = W.
+        images: Memory map, uint8 [N, H, W, C], C = 1 or 3, H = W; where the cache is
+            encrypted, what opens rows of it when they are asked for.
         labels: int64 [N], positions in `class_names`.
         class_names: Names of all classes; with IDX files some may have no image.
         units: int64 [N], number of the group (patient) an image belongs to, or
@@ -70,6 +71,7 @@ class ImageDataset:
             does the working resolution. It confirms a guess of the data, so it stays
             inside unless it is keyed first.
         problems: Every file that was left out, and warnings.
+        unit_choices: All that could be declared as the unit column.
         classes_confirmed: Whether `class_names` was declared by the custodian. If not,
             it was taken from the folder, and has to be confirmed before a release.
         sketch: uint64 [n]: a sample of hashes of the images, by which
@@ -88,6 +90,7 @@ class ImageDataset:
     fingerprint: str
     problems: tuple[Problem, ...]
     unit_column: str = ""
+    unit_choices: tuple[str, ...] = ()
     classes_confirmed: bool = False
     sketch: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint64))
 

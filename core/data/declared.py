@@ -10,7 +10,7 @@ import numpy as np
 from core.data.dataset import Problem
 from core.data.formats.base import Index
 from core.data.options import LEAVE_OUT, OWN_UNIT, ReadOptions
-from core.errors import UserError
+from core.errors import Undeclared, UserError
 
 
 def apply_declarations(index: Index, options: ReadOptions) -> Index:
@@ -95,9 +95,11 @@ def _settle_units(index: Index, options: ReadOptions) -> Index:
             left_out=_also(index, missing),
             problems=(*index.problems, left),
         )
-    raise UserError(
-        f"{count:,} images name no {unit}: fill it in, or declare whether each of them "
-        f"is a unit of its own ({OWN_UNIT}) or is left out ({LEAVE_OUT})."
+    raise Undeclared(
+        f"{count:,} images name no {unit}",
+        "fill it in, or declare whether each of them is a unit of its own "
+        f"({OWN_UNIT}) or is left out ({LEAVE_OUT}).",
+        wanted=("missing_unit",),
     )
 
 

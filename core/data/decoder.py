@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import sys
 import warnings
-from typing import Any, Final
+from typing import IO, Any, Final
 
 from PIL import Image
 
@@ -24,6 +24,9 @@ MEMORY: Final = 3 * 1024**3
 SECONDS: Final = 10
 """Processor time for one file."""
 
+BUFFER: Final = 64 * 1024
+"""Bytes of answers that are sent at once, unless each is asked for by itself."""
+
 MOST_REQUEST: Final = 2 * MAX_BYTES
 
 
@@ -31,7 +34,12 @@ def main() -> None:
     """Answer requests from standard input until it is closed."""
     warnings.simplefilter("ignore")
     warnings.simplefilter("error", Image.DecompressionBombWarning)
-    requests, answers = sys.stdin.buffer, sys.stdout.buffer
+    with open(sys.stdout.fileno(), "wb", buffering=BUFFER, closefd=False) as answers:
+        serve(sys.stdin.buffer, answers)
+
+
+def serve(requests: IO[bytes], answers: IO[bytes]) -> None:
+    """Lock this process, then answer until there are no more requests."""
     _rehearse(dicom="dicom" in sys.argv[1:])
     lock_down()
     send(answers, {"ready": True})
@@ -43,8 +51,10 @@ def main() -> None:
         start = 0
         for size in header["sizes"]:
             renew_time()
-            send(answers, *_answer(header, content[start : start + size]))
+            answer = _answer(header, content[start : start + size])
+            send(answers, *answer, flush=bool(header.get("each")))
             start += size
+        answers.flush()
 
 
 def _answer(header: dict[str, Any], content: bytes) -> tuple[Any, ...]:

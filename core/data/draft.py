@@ -18,6 +18,7 @@ import numpy as np
 from core.data.dataset import Problem
 from core.data.reading import Picture
 from core.data.records import Intake
+from core.data.vault import OVERHEAD, Vault
 from core.errors import UserError
 from core.files import read_json, sync_folder, write_json
 
@@ -39,12 +40,16 @@ class Draft(Intake):
     Args:
         folder: Of this draft only, readable by its owner only; made or gone on with.
         image_bytes: Bytes of one working image.
+        vault: Seals the images before they are written; None writes them as they are.
     """
 
-    def __init__(self, folder: Path, image_bytes: int) -> None:
+    def __init__(
+        self, folder: Path, image_bytes: int, vault: Vault | None = None
+    ) -> None:
         super().__init__()
         self._folder = folder
-        self._image_bytes = image_bytes
+        self._vault = vault
+        self._image_bytes = image_bytes + (OVERHEAD if vault is not None else 0)
         self._noted_rows = self._noted_problems = self._last = 0
         folder.mkdir(mode=0o700, exist_ok=True)
         lengths = self._recall()
@@ -52,8 +57,13 @@ class Draft(Intake):
 
     def keep(self, pictures: list[Picture]) -> None:
         """Append the pixels of one batch."""
-        for picture in pictures:
-            self._files[IMAGES].write(picture.pixels.tobytes())
+        first = len(self.rows) - len(pictures)
+        for place, picture in enumerate(pictures, start=first):
+            content = picture.pixels.tobytes()
+            # PRIVACY: in an encrypted cache no pixel touches the disk unsealed.
+            if self._vault is not None:
+                content = self._vault.seal(content, place)
+            self._files[IMAGES].write(content)
         if self.done - self._last >= _OFTEN:
             self.note()
 
@@ -77,10 +87,14 @@ class Draft(Intake):
         )
 
     def finish(self, shape: tuple[int, int, int]) -> None:
-        """Close the images as a .npy file, and take the notes away."""
+        """Close the images as a .npy file, and take the notes away.
+
+        Sealed ones are rows of bytes there.
+        """
         images = self._files[IMAGES]
         images.seek(0)
-        images.write(_npy_header((len(self.rows), *shape)))
+        row = shape if self._vault is None else (self._image_bytes,)
+        images.write(_npy_header((len(self.rows), *row)))
         sync(images)
         self.close()
         for name in (*_NOTES, _PROGRESS):

@@ -18,14 +18,17 @@ class BrokenFrame(Exception):
     """What came is no message, or the other side is gone."""
 
 
-def send(pipe: IO[bytes], header: dict[str, Any], *blobs: bytes) -> None:
-    """Write one message and flush it."""
+def send(
+    pipe: IO[bytes], header: dict[str, Any], *blobs: bytes, flush: bool = True
+) -> None:
+    """Write one message and, unless others follow at once, flush it."""
     text = json.dumps(header).encode()
     pipe.write(_LENGTHS.pack(len(text), sum(map(len, blobs))))
     pipe.write(text)
     for blob in blobs:
         pipe.write(blob)
-    pipe.flush()
+    if flush:
+        pipe.flush()
 
 
 def receive(pipe: IO[bytes], most: int) -> tuple[dict[str, Any], bytes]:

@@ -8,7 +8,9 @@ what share of the images two datasets have in common.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -127,6 +129,15 @@ def relatives(dataset: ImageDataset, folder: Path) -> tuple[Relative, ...]:
     return tuple(sorted(found, key=lambda r: (-r.of_this - r.of_that, r.fingerprint)))
 
 
-def warnings_of(dataset: ImageDataset, folder: Path) -> tuple[Problem, ...]:
-    """What to tell the custodian about the closest relatives."""
-    return tuple(r.warning() for r in relatives(dataset, folder)[:_MOST_TOLD])
+def warnings_of(
+    dataset: ImageDataset, folder: Path, matters: Callable[[str], bool]
+) -> tuple[Problem, ...]:
+    """What to tell the custodian about the closest relatives.
+
+    Args:
+        dataset: What was read now.
+        folder: Where the sketches are kept.
+        matters: Of a fingerprint: whether that relative is worth a warning.
+    """
+    told = (r for r in relatives(dataset, folder) if matters(r.fingerprint))
+    return tuple(relative.warning() for relative in islice(told, _MOST_TOLD))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -107,6 +108,8 @@ def load(
     grey: bool = False,
     options: ReadOptions | None = None,
     known: Path | None = None,
+    matters: Callable[[str], bool] = lambda _: True,
+    encrypt: bool = False,
     watcher: Watcher | None = None,
 ) -> ImageDataset:
     """Make a folder an `ImageDataset`; fast when it has not changed since.
@@ -120,11 +123,14 @@ def load(
         options: What the custodian declares about the folder.
         known: Where sketches of all datasets that were ever read are kept, beside the
             ledger. With it, a dataset that grew or shrank is among the problems.
+        matters: Of the fingerprint of such a relative: whether to warn of it.
+        encrypt: Whether the cached images are encrypted, with a key that lies in the
+            system's keyring.
         watcher: Told of progress, asked whether to stop.
 
     Raises:
         UserError: If the folder holds no dataset that can be trained on, or the cache
-            cannot be written.
+            cannot be written, or encrypted as wished.
         Stopped: If the watcher asked to stop.
     """
     options, watcher = options or ReadOptions(), watcher or Watcher()
@@ -134,10 +140,13 @@ def load(
         dataset = read_into_memory(index, resolution, channels, watcher)
     else:
         _refuse_inside(Path(cache), Path(path))
-        dataset = open_or_prepare(index, Path(cache), resolution, channels, watcher)
-    related = warnings_of(dataset, known) if known is not None else ()
+        dataset = open_or_prepare(
+            index, Path(cache), resolution, channels, watcher, encrypt=encrypt
+        )
+    related = warnings_of(dataset, known, matters) if known is not None else ()
     return replace(
         dataset,
+        unit_choices=index.unit_choices,
         classes_confirmed=bool(options.classes),
         problems=(*related, *dataset.problems),
     )

@@ -9,6 +9,8 @@ from core.errors import UserError
 
 OWN_UNIT: Final = "own_unit"
 LEAVE_OUT: Final = "leave_out"
+FINER_THAN_PATIENTS: Final = ("slide", "wsi", "study", "series")
+"""Units that layouts name by themselves, of which one patient may have several."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,23 +81,32 @@ def choose_unit(options: ReadOptions, known: tuple[str, ...]) -> str:
 
 
 def parse_options(
-    *, grey: bool = False, window: str = "", classes: str = "", **columns: str
+    *,
+    grey: bool = False,
+    window: str = "",
+    classes: str | tuple[str, ...] = "",
+    **columns: str,
 ) -> ReadOptions:
     """The same declarations, as they stand in a project file or on a command line.
 
     Args:
         grey: As in `ReadOptions`.
         window: Two numbers separated by a comma ("-160,240"), or "".
-        classes: Names separated by semicolons, or "".
+        classes: Names, or the same in one text, separated by semicolons.
         columns: The other fields of `ReadOptions`.
 
     Raises:
         UserError: If one of them makes no sense.
     """
-    names = tuple(name.strip() for name in classes.split(";") if name.strip())
+    names = split_names(classes) if isinstance(classes, str) else classes
     return ReadOptions(
         grey=grey, window=_parse_window(window), classes=names, **columns
     )
+
+
+def split_names(text: str) -> tuple[str, ...]:
+    """Names that are separated by semicolons."""
+    return tuple(name.strip() for name in text.split(";") if name.strip())
 
 
 def _parse_window(text: str) -> tuple[float, float] | None:

@@ -13,7 +13,7 @@ from core.data.formats import Index
 from core.data.kinship import sketch
 from core.data.reading import Picture
 from core.data.splitting import held_out
-from core.errors import UserError
+from core.errors import Undeclared, UserError
 from core.events import Watcher
 
 
@@ -125,6 +125,23 @@ def _feed(
 
 
 def _refuse_unusable(
+    index: Index, rows: np.ndarray, problems: tuple[Problem, ...]
+) -> None:
+    try:
+        _refuse_no_dataset(index, rows, problems)
+    except UserError as error:
+        deep = [found for found in problems if found.kind == "no window"]
+        if not deep:
+            raise
+        raise Undeclared(
+            f"{len(deep):,} files have more than 8 bits per pixel and no range of "
+            f"their own ({deep[0].path} is one)",
+            "declare a window, the values that are shown as black and as white.",
+            wanted=("window",),
+        ) from error
+
+
+def _refuse_no_dataset(
     index: Index, rows: np.ndarray, problems: tuple[Problem, ...]
 ) -> None:
     if len(rows) == 0:

@@ -61,7 +61,9 @@ def to_square(
         image = Image.fromarray(windowed(np.asarray(image), window))
     if image.mode in ("La", "RGBa"):
         image = image.convert("LA" if image.mode == "La" else "RGBA")
-    image = image.convert("L" if channels == 1 else "RGB")
+    mode = "L" if channels == 1 else "RGB"
+    if image.mode != mode:  # Pillow would copy one that is right already.
+        image = image.convert(mode)
     side = min(image.size)
     if image.width != image.height:
         left, top = (image.width - side) // 2, (image.height - side) // 2

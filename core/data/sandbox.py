@@ -17,7 +17,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import IO, Any, Final
 
-from core.data.decoder import SECONDS
+from core.data.decoder import BUFFER, SECONDS
 from core.data.frames import BrokenFrame, receive, send
 from core.errors import UserError
 
@@ -71,10 +71,16 @@ class Decoders:
         decoder = self._idle.get()
         try:
             answers: list[Answer] = []
+            # Answers wait for others, so that a death does not tell which file was it:
+            # then the rest is gone through again, with each answer sent by itself.
+            each = False
             while len(answers) < len(contents):
-                answers += decoder.converse(task, contents[len(answers) :], most)
+                rest = contents[len(answers) :]
+                answers += decoder.converse(task | {"each": each}, rest, most)
                 if len(answers) < len(contents):
-                    answers.append(DIED)
+                    if each:
+                        answers.append(DIED)
+                    each = True
             return answers
         finally:
             self._idle.put(decoder)
@@ -156,6 +162,7 @@ def started(
         stdin=given,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
+        bufsize=BUFFER,
         cwd=os.path.abspath(os.sep),
         env=os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
         # Ctrl-C is for this program, which stops at a safe point.

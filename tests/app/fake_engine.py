@@ -11,6 +11,7 @@ import numpy as np
 from PySide6.QtGui import QColor, QImage
 
 from core.audience import Audience, Figure
+from core.data import delete_cache
 from core.data.dataset import ImageDataset, Problem
 from core.errors import UserError
 from core.events import Watcher
@@ -116,6 +117,9 @@ class FakeVerification:
     epsilon_recomputed: float
 
 
+CLASSES = ("normal", "tumour")
+
+
 class FakeEngine:
     """Answers at once, unless told to wait or to fail.
 
@@ -155,7 +159,9 @@ class FakeEngine:
         return Project(source=str(source))
 
     def sample_project(self, source: Path) -> Project:
-        return Project(source=str(source), title="Synthetic lymph node patches")
+        return Project(
+            source=str(source), title="Synthetic lymph node patches", classes=CLASSES
+        )
 
     def save_project(self, workspace: Workspace, project: Project) -> None:
         workspace.save_project(project)
@@ -193,7 +199,7 @@ class FakeEngine:
         return ImageDataset(
             images=np.zeros((number, 32, 32, 3), np.uint8),
             labels=random.permutation(np.arange(number) % 16 < 5).astype(np.int64),
-            class_names=("normal", "tumour"),
+            class_names=CLASSES,
             units=units if self.patients else np.arange(number),
             has_groups=self.patients,
             splits=(units % 5 == 0).astype(np.uint8),
@@ -214,6 +220,11 @@ class FakeEngine:
                 ),
             ),
         )
+
+    def forget(self, folder: Path) -> None:
+        self._may_fail("forget")
+        with Workspace.open(folder) as workspace:
+            delete_cache(workspace.folder("dataset") / "cache")
 
     def checkpoints(self) -> tuple[FakeCard, ...]:
         self._may_fail("checkpoints")

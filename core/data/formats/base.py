@@ -46,6 +46,7 @@ class Index:
         groups: Text [N] naming the group (patient) of each record, "" where it is not
             told, or None when the format has no groups.
         unit_column: What the groups are called ("patient"), "" without groups.
+        unit_choices: All that `ReadOptions.unit_column` may name here.
         left_out: bool [N], records that the declarations leave out, or None.
         official_splits: uint8 [N], positions in `official_split_names`, or None when
             the format has no splits and `core.data.splitting` must make them.
@@ -61,6 +62,7 @@ class Index:
     labels: np.ndarray
     groups: tuple[str, ...] | None = None
     unit_column: str = ""
+    unit_choices: tuple[str, ...] = ()
     left_out: np.ndarray | None = None
     official_splits: np.ndarray | None = None
     official_split_names: tuple[str, ...] = ("train", "held_out")

@@ -96,6 +96,7 @@ class Camelyon17:
             labels=np.array(labels, np.int64),
             groups=tuple(groups),
             unit_column=choose_unit(options, tuple(UNIT_COLUMNS)),
+            unit_choices=tuple(UNIT_COLUMNS),
             official_splits=np.array(splits, np.uint8),
             official_split_names=OFFICIAL_SPLITS,
             problems=tuple(problems),

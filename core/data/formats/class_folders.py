@@ -16,7 +16,7 @@ from core.data.paths import escapes, is_clutter, natural, walk
 from core.data.reading import SUFFIXES, FileImages
 from core.data.splitting import SPLIT_NAMES, official_splits
 from core.data.tables import read_table
-from core.errors import UserError
+from core.errors import Undeclared, UserError
 
 UNITS_FILE: Final = "units.csv"
 
@@ -136,11 +136,17 @@ def _units(
     for number, (file, unit) in enumerate(
         read_table(table, root, ("file", "unit")), start=2
     ):
-        if not file or not (unit or options.missing_unit):
-            empty = "unit" if file else "file"
+        if not file:
             raise UserError(
-                f"Row {number} of {UNITS_FILE} has no {empty}: fill it in, since every "
-                "image needs a unit, or declare what becomes of images without one."
+                f"Row {number} of {UNITS_FILE} has no file: fill it in, or remove the "
+                "row."
+            )
+        if not unit and not options.missing_unit:
+            raise Undeclared(
+                f"Row {number} of {UNITS_FILE} has no unit",
+                "fill it in, since every image needs a unit, or declare what becomes "
+                "of images without one.",
+                wanted=("missing_unit",),
             )
         if escapes(file):
             raise UserError(
@@ -155,9 +161,11 @@ def _units(
         unit_of[file] = unit
     for path in paths:
         if path not in unit_of and not options.missing_unit:
-            raise UserError(
-                f"The image {shown(path)} is not in {UNITS_FILE}: add a row with its "
-                "unit, or remove the image."
+            raise Undeclared(
+                f"The image {shown(path)} is not in {UNITS_FILE}",
+                "add a row with its unit, or declare what becomes of images without "
+                "one.",
+                wanted=("missing_unit",),
             )
     known = set(paths)
     for file in unit_of:

@@ -92,6 +92,7 @@ def with_dicom_headers(index: Index, options: ReadOptions) -> Index:
         labels=index.labels[each],
         groups=tuple(groups[row] for row in each.tolist()),
         unit_column=unit,
+        unit_choices=_unit_choices(index),
         official_splits=None
         if index.official_splits is None
         else index.official_splits[each],
@@ -100,6 +101,13 @@ def with_dicom_headers(index: Index, options: ReadOptions) -> Index:
     if index.groups is None and unit == "patient":
         _refuse_folders_of_patients(found)
     return found
+
+
+def _unit_choices(index: Index) -> tuple[str, ...]:
+    """What the files name, and what the layout's table has; its units.csv is fixed."""
+    if index.groups is not None and not index.unit_choices:
+        return ()
+    return tuple(dict.fromkeys((*UNITS, *index.unit_choices)))
 
 
 def _read_headers(

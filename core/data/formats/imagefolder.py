@@ -7,7 +7,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from core.data.formats.base import Index
-from core.data.formats.listed import Row, index_of_rows, require_column, unit_column
+from core.data.formats.listed import (
+    Row,
+    index_of_rows,
+    other_columns,
+    require_column,
+    unit_column,
+)
 from core.data.options import ReadOptions
 from core.data.paths import is_clutter
 from core.data.splitting import SPLIT_NAMES
@@ -40,11 +46,12 @@ class ImageFolder:
                 "kind."
             )
         rows: list[Row] = []
-        columns = set()
+        columns, choices = set(), {}
         for table, split in tables:
-            found, column = _read(table, root, split, options)
+            found, column, others = _read(table, root, split, options)
             rows += found
             columns.add(column)
+            choices |= dict.fromkeys(others)
         if len(columns) > 1:
             raise UserError(
                 f"The tables of {path} name the patient in some splits only: give all "
@@ -56,6 +63,7 @@ class ImageFolder:
             root=root,
             options=options,
             unit_column=columns.pop(),
+            unit_choices=tuple(choices),
         )
 
 
@@ -83,18 +91,20 @@ def _tables(path: Path) -> list[tuple[Path, str]]:
 
 def _read(
     table: Path, root: Path, split: str, options: ReadOptions
-) -> tuple[list[Row], str]:
-    """The rows of one table, and the column of its patients."""
+) -> tuple[list[Row], str, tuple[str, ...]]:
+    """The rows of one table, the column of its patients, and what else could be it."""
     lines = _lines(table, root)
     header = next(lines)
     label = require_column(
-        options.label_column or _LABEL, header, table.name, "the class"
+        options.label_column or _LABEL, header, table.name, "label_column"
     )
-    path = require_column(options.path_column or _PATH, header, table.name, "the file")
+    path = require_column(
+        options.path_column or _PATH, header, table.name, "path_column"
+    )
     unit = unit_column(options, header, table.name)
     split_column = options.split_column
     if split_column:
-        require_column(split_column, header, table.name, "the split")
+        require_column(split_column, header, table.name, "split_column")
     folder = table.parent.relative_to(root).as_posix()
     rows = []
     for where, cells in lines:
@@ -108,7 +118,7 @@ def _read(
                 folder="" if folder == "." else folder,
             )
         )
-    return rows, unit
+    return rows, unit, other_columns(header, path, label, split_column)
 
 
 def _lines(table: Path, root: Path) -> Iterator[Any]:

@@ -16,7 +16,7 @@ from core.data.options import ReadOptions
 from core.data.paths import escapes, natural
 from core.data.reading import FileImages
 from core.data.splitting import SPLIT_NAMES, official_splits
-from core.errors import UserError
+from core.errors import Undeclared, UserError
 
 UNIT_COLUMNS: Final = ("patient_id", "patient", "subject_id", "subject", "unit")
 """Names by which a table's column of patients is known without being declared."""
@@ -53,23 +53,51 @@ def unit_column(options: ReadOptions, header: Iterable[str], table: str) -> str:
     if options.unit_column in UNITS and options.unit_column not in names:
         return ""  # DICOM files name these by themselves.
     if options.unit_column:
-        return require_column(options.unit_column, names, table, "the patient")
+        return require_column(options.unit_column, names, table, "unit_column")
     return next((name for name in UNIT_COLUMNS if name in names), "")
 
 
-def require_column(name: str, header: list[str], table: str, what: str) -> str:
+COLUMN_NAMES: Final = {
+    "path_column": "the image file",
+    "label_column": "the class",
+    "unit_column": "the patient",
+    "split_column": "the split",
+}
+"""What the columns of a table may name, by the declaration that says which one does."""
+
+
+def require_column(name: str, header: list[str], table: str, declared: str) -> str:
     """The name itself, if the table has such a column.
 
+    Args:
+        name: Of the column.
+        header: The columns that there are.
+        table: The file, for the sentence.
+        declared: Which declaration says so, a key of `COLUMN_NAMES`.
+
     Raises:
-        UserError: If it has not; the sentence lists the columns that there are.
+        Undeclared: If it has not; the sentence lists the columns that there are.
     """
     if name in header:
         return name
-    known = ", ".join(column for column in header[:30] if column) or "no columns at all"
-    raise UserError(
-        f"The file {table} has no column {name!r}: say which column names {what}; it "
-        f"has {known}."
+    named = tuple(column for column in header if column)
+    known = ", ".join(named[:30]) or "no columns at all"
+    raise Undeclared(
+        f"The file {table} has no column {name!r}",
+        f"say which column names {COLUMN_NAMES[declared]}; it has {known}.",
+        wanted=(declared,),
+        choices=named,
     )
+
+
+def other_columns(header: Iterable[str], *taken: str) -> tuple[str, ...]:
+    """The columns of a table that may name the patient: those that name nothing else.
+
+    Args:
+        header: All of its columns.
+        taken: Those that name the file, the class and the split.
+    """
+    return tuple(name for name in header if name and name not in taken)
 
 
 def index_of_rows(
@@ -79,6 +107,7 @@ def index_of_rows(
     root: Path,
     options: ReadOptions,
     unit_column: str,
+    unit_choices: tuple[str, ...] = (),
 ) -> Index:
     """The records of a table; an image that is listed twice counts once.
 
@@ -88,6 +117,7 @@ def index_of_rows(
         root: The dataset's folder, resolved.
         options: What the custodian declared.
         unit_column: What `Row.unit` comes from, "" when there is no such column.
+        unit_choices: Columns that it could come from.
 
     Raises:
         UserError: If a path leads out of the folder, or a split has an unknown name.
@@ -118,6 +148,7 @@ def index_of_rows(
         labels=np.fromiter((number[name] for name in labels), np.int64, len(labels)),
         groups=tuple(units) if unit_column else None,
         unit_column=unit_column,
+        unit_choices=unit_choices,
         official_splits=official.numbers,
         official_split_names=official.names,
         problems=tuple(problems),

@@ -6,7 +6,13 @@ from pathlib import Path
 from typing import Final
 
 from core.data.formats.base import Index
-from core.data.formats.listed import Row, index_of_rows, require_column, unit_column
+from core.data.formats.listed import (
+    Row,
+    index_of_rows,
+    other_columns,
+    require_column,
+    unit_column,
+)
 from core.data.options import ReadOptions
 from core.data.tables import read_header, read_table
 from core.errors import UserError
@@ -37,16 +43,17 @@ class Manifest:
         table = root / table.name
         header = read_header(table, root)
 
-        def column(declared: str, usual: str, what: str) -> str:
-            return require_column(declared or usual, header, table.name, what)
+        def column(declaration: str, usual: str) -> str:
+            name = getattr(options, declaration) or usual
+            return require_column(name, header, table.name, declaration)
 
         unit = unit_column(options, header, table.name)
         split = ""
         if options.split_column or _SPLIT in header:
-            split = column(options.split_column, _SPLIT, "the split")
+            split = column("split_column", _SPLIT)
         columns = (
-            column(options.path_column, _PATH, "the image file"),
-            column(options.label_column, _LABEL, "the class"),
+            column("path_column", _PATH),
+            column("label_column", _LABEL),
             *([unit] if unit else []),
             *([split] if split else []),
         )
@@ -71,4 +78,5 @@ class Manifest:
             root=root,
             options=options,
             unit_column=unit,
+            unit_choices=other_columns(header, *columns[:2], split),
         )

@@ -277,6 +277,49 @@ def npz_files() -> Iterator[tuple[str, bytes]]:
         yield f"header-{name}", out.getvalue()
 
 
+def hdf5_files() -> Iterator[tuple[str, bytes]]:
+    """Labels of PatchCamelyon, by name; some flipped bits leave them as they were."""
+    import h5py
+
+    file = io.BytesIO()
+    with h5py.File(file, "w") as content:
+        content.create_dataset("y", data=np.arange(24, dtype=np.uint8) % 2)
+    yield from damaged(file.getvalue())
+
+
+def json_indexes() -> Iterator[tuple[str, bytes]]:
+    """Files `dataset.json`, by name; each of them is wrong in one way."""
+    good = {"labels": [[f"{n}.png", n % 2] for n in range(6)]}
+    text = json.dumps(good)
+    for cut in range(1, len(text), 17):
+        yield f"cut{cut}", text[:cut].encode()
+    for name, wrong in {
+        "up": text.replace("2.png", "../2.png"),
+        "absolute": text.replace("2.png", "/etc/hostname"),
+        "drive": text.replace("2.png", "C:\\\\2.png"),
+        "device": text.replace("2.png", "NUL.png"),
+        "nul": text.replace("2.png", "2\\u0000.png"),
+        "bidi": text.replace("2.png", "\u202egnp.2"),
+        "no-labels": json.dumps({"labels": None}),
+        "other": json.dumps({"images": []}),
+        "list": json.dumps([1, 2]),
+        "twice": text.replace("}", ', "labels": []}'),
+        "infinite": text.replace("0]", "Infinity]"),
+        "fraction": text.replace("0]", "0.5]"),
+        "truth": text.replace("0]", "true]"),
+        "vector": text.replace("0]", "[0, 1]]"),
+        "deep": "[" * 100_000,
+        "huge": text.replace("0]", "9" * 5000 + "]"),
+        "one-class": text.replace("1]", "0]"),
+        "comma": text.replace("]]", "],]"),
+        "empty": "",
+        "null": "null",
+    }.items():
+        yield name, wrong.encode()
+    yield "utf-16", text.encode("utf-16")
+    yield "latin-1", text.replace("2.png", "ä.png").encode("latin-1")
+
+
 NAMES = [
     "Ελληνικά.png",
     "русский.png",

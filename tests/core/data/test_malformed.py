@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import h5py
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -157,6 +158,34 @@ def test_malformed_npz_files(nothing_outside):
         refused += bool(sentence(root))
     # Some bits of a zip file have no meaning; nearly all have.
     assert refused > len(files) - 6
+
+
+def test_malformed_hdf5_files(nothing_outside):
+    root = nothing_outside
+    root.mkdir()
+    stem = "camelyonpatch_level_2_split_train"
+    with h5py.File(root / f"{stem}_x.h5", "w") as file:
+        file.create_dataset("x", data=np.zeros((24, 96, 96, 3), np.uint8))
+    files = dict(malformed.hdf5_files())
+    assert len(files) > 30
+    refused = 0
+    for content in files.values():
+        (root / f"{stem}_y.h5").write_bytes(content)
+        refused += bool(sentence(root))
+    # Much of an HDF5 file of this size is room that nothing uses yet.
+    assert refused > len(files) / 2
+
+
+def test_malformed_json_indexes(nothing_outside):
+    root = nothing_outside
+    root.mkdir()
+    for number in range(6):
+        image(number).save(root / f"{number}.png")
+    files = dict(malformed.json_indexes())
+    assert len(files) > 25
+    for name, content in files.items():
+        (root / "dataset.json").write_bytes(content)
+        assert sentence(root), name
 
 
 def test_odd_names_are_read(nothing_outside):

@@ -4,9 +4,7 @@ import io
 import os
 import subprocess
 import sys
-import warnings
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from PIL import Image
@@ -242,10 +240,7 @@ def test_the_time_of_a_decoder_is_per_file(monkeypatch):
     requests.seek(0)
     monkeypatch.setattr(decoder, "lock_down", lambda: None)
     monkeypatch.setattr(decoder, "renew_time", lambda: renewed.append(1))
-    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=requests))
-    monkeypatch.setattr(sys, "stdout", SimpleNamespace(buffer=answers))
-    with warnings.catch_warnings():
-        decoder.main()
+    decoder.serve(requests, answers)
     assert len(renewed) == 3
     answers.seek(0)
     assert frames.receive(answers, 0)[0] == {"ready": True}
