@@ -15,6 +15,7 @@ from core.privacy.accounting import FINE, Charge
 from core.privacy.budget import UnitKind
 from core.privacy.noise import STATEMENT
 from core.release import AuditFacts
+from core.synthesis.quotas import PATIENCE
 from core.training.plan import Plan
 from core.training.recipe import Recipe
 from core.workspace import Project
@@ -59,12 +60,19 @@ def audit_facts(
     lifetime_epsilon: float,
     lifetime_runs: int,
     ledger_head: str,
+    unnamed: tuple[int, ...] | None = None,
 ) -> AuditFacts:
-    """The facts of one release; all of them may be published."""
+    """The facts of one release; all of them may be published.
+
+    Args:
+        unnamed: As `SyntheticSet` has it: post-processing of what was released.
+    """
     recipe, mechanism, unit = plan.recipe, plan.mechanism, plan.budget.unit
     names = ["central images: noisy class means of Poisson draws"]
     names = names if plan.central else []
     names += ["noisy class means", "noisy class covariances"] if plan.moments else []
+    if plan.teacher:
+        names.append("private teacher: noisy gradients over all records")
     names.append("DP-SGD steps")
     patient = unit.kind is UnitKind.PATIENT
     return AuditFacts(
@@ -152,6 +160,7 @@ def audit_facts(
             "churn": churn(recipe),
         },
         views=views(recipe),
+        selection=selection(unnamed),
         network=(
             "Built to run without a network: no feature sends or fetches anything. "
             "Connections were not monitored."
@@ -195,6 +204,19 @@ def views(recipe: Recipe) -> str:
             f"{recipe.label_dropout:g}"
         )
     return words
+
+
+def selection(unnamed: tuple[int, ...] | None) -> str | None:
+    """Which drawn images are released, and under which label; None for all as drawn."""
+    if unnamed is None:
+        return None
+    return (
+        "an image is released under the class that the private teacher, an output of "
+        "the mechanism, names, until the class is full; nothing is compared with "
+        f"private data. After {PATIENCE} times as many draws, {sum(unnamed):,} images "
+        "were released under the class that they were drawn for, although the teacher "
+        f"names another (by class: {', '.join(map(str, unnamed))})"
+    )
 
 
 def churn(recipe: Recipe) -> str:

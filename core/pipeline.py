@@ -13,6 +13,7 @@ import json
 import shutil
 import uuid
 from dataclasses import asdict, fields, replace
+from functools import partial
 from pathlib import Path
 
 from core.data import ImageDataset, ReadOptions, delete_cache, load, parse_options
@@ -23,6 +24,7 @@ from core.evaluation import report
 from core.evaluation.report import UtilityReport
 from core.events import Watcher
 from core.files import private_folder, remove_unfinished, require_space
+from core.parallel import choose_hardware
 from core.release import Release, export_release
 from core.spending import (
     Spending,
@@ -33,6 +35,7 @@ from core.spending import (
     spending_with,
 )
 from core.synthesis import sampling
+from core.synthesis.quotas import PATIENCE
 from core.synthesis.sampling import SyntheticSet
 from core.training import plan as planning
 from core.training import trainer
@@ -40,8 +43,10 @@ from core.training import wishes as wishing
 from core.training.frozen import trained_parameters
 from core.training.plan import Plan
 from core.training.preview import BudgetPreview, preview
+from core.training.teacher import load_teacher
 from core.training.trainer import MODEL, FineTuned
 from core.training.units import group_units
+from core.training.warmup import TEACHER
 from core.workspace import Project, Workspace, user_folder
 
 __all__ = [
@@ -215,9 +220,20 @@ def synthesise(workspace: Workspace, plan: Plan, watcher: Watcher) -> SyntheticS
         churn=plan.recipe.churn,
         device=_device(workspace),
         watcher=watcher,
+        name=_naming(workspace, plan),
     )
-    workspace.finish("samples", {"per_class": synthetic.per_class})
+    facts = {"per_class": synthetic.per_class, "unnamed": synthetic.unnamed}
+    workspace.finish("samples", facts)
     return synthetic
+
+
+def _naming(workspace: Workspace, plan: Plan) -> sampling.Naming | None:
+    """The private teacher, when the recipe asks for it and it was not lost."""
+    path = workspace.path / "training" / TEACHER
+    if not plan.recipe.teacher_labels or not path.is_file():
+        return None
+    hardware = choose_hardware(_device(workspace))
+    return partial(load_teacher(path).name, hardware=hardware)
 
 
 def evaluate(
@@ -267,6 +283,7 @@ def export(
         lifetime_epsilon=spent.of_all,
         lifetime_runs=spent.runs,
         ledger_head=head,
+        unnamed=synthetic.unnamed,
     )
     release = export_release(
         facts, synthetic.class_folders, destination.expanduser(), watcher
@@ -282,16 +299,23 @@ def spending(workspace: Workspace, plan: Plan, dataset: ImageDataset) -> Spendin
 
 
 def _synthetic(workspace: Workspace, plan: Plan) -> SyntheticSet:
-    per_class = workspace.result("samples")["per_class"]
-    return sampling.locate(workspace.path / "samples", plan.class_names, per_class)
+    kept = workspace.result("samples")
+    folder = workspace.path / "samples"
+    synthetic = sampling.locate(folder, plan.class_names, kept["per_class"])
+    unnamed = kept.get("unnamed")  # An older version had no teacher.
+    return replace(synthetic, unnamed=None if unnamed is None else tuple(unnamed))
 
 
 def _bytes_needed(plan: Plan) -> int:
-    """Three training states of four single-precision copies, and the images twice."""
+    """Three training states of four single-precision copies, and the images twice.
+
+    All that is drawn is kept where a teacher names it.
+    """
     states = 3 * 4 * 4 * plan.checkpoint.parameters
     pixels = plan.resolution**2 * plan.image_channels
     images = plan.recipe.images_per_class * len(plan.class_names)
-    return states + 2 * images * max(pixels, 4096)
+    copies = 2 + (PATIENCE + 1 if plan.recipe.teacher_labels else 0)
+    return states + copies * images * max(pixels, 4096)
 
 
 def _device(workspace: Workspace) -> str:

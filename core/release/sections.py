@@ -218,8 +218,9 @@ def mechanism(facts: AuditFacts, found: Bounds) -> Items:
         "sampler.steps": facts.sampler["steps"],
         "sampler.guidance": facts.sampler["guidance"],
         "sampler.churn": facts.sampler.get("churn"),
-        "sampler.post_filtering_rule": "none: every image that was sampled is "
-        "released; nothing is filtered against private data",
+        "sampler.post_filtering_rule": facts.selection
+        or "none: every image that was sampled is released; nothing is filtered "
+        "against private data",
     }
 
 

@@ -7,8 +7,8 @@ of images costs no privacy.
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,13 +18,20 @@ from torch import Tensor
 
 from core.checkpoints.store import load_checkpoint
 from core.diffusion.samplers import STILL, Churn, check_sampler, sample
-from core.diffusion.views import to_pixels
+from core.diffusion.views import to_network, to_pixels
 from core.errors import UserError
 from core.events import Watcher
-from core.files import explained, private_folder
-from core.parallel import choose_hardware, workers
+from core.files import explained, private_folder, read_json, write_json
+from core.parallel import Hardware, choose_hardware, workers
+from core.synthesis.quotas import Batch, Quotas
 
 BATCH = 64
+
+Naming = Callable[[Tensor], Tensor]
+"""float32 [n, c, H, W] in [-1, 1] → int64 [n], the class of each image."""
+
+Drawing = Callable[[int, int, int], Tensor]
+"""(class, first number, count) → float32 [count, c, H, W]."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,23 +43,21 @@ class SyntheticSet:
         class_names: Declared labels, in order.
         class_folders: Where each class lies.
         per_class: Images of each class.
+        unnamed: Of each class, how many images are there because they were drawn for
+            it, although they were named otherwise; None when nobody named them.
     """
 
     folder: Path
     class_names: tuple[str, ...]
     class_folders: tuple[Path, ...]
     per_class: int
+    unnamed: tuple[int, ...] | None = None
 
     def read(self) -> tuple[np.ndarray, np.ndarray]:
         """All images: (uint8 [n, H, W, c], int64 [n])."""
-        images, labels = [], []
-        for label, folder in enumerate(self.class_folders):
-            for index in range(self.per_class):
-                with Image.open(_file(folder, index), formats=["PNG"]) as picture:
-                    pixels = np.asarray(picture)
-                images.append(pixels if pixels.ndim == 3 else pixels[..., None])
-                labels.append(label)
-        return np.stack(images), np.array(labels, np.int64)
+        each = [_read(folder, range(self.per_class)) for folder in self.class_folders]
+        labels = np.arange(len(each)).repeat(self.per_class)
+        return np.concatenate(each), labels.astype(np.int64)
 
 
 def locate(folder: Path, class_names: Sequence[str], per_class: int) -> SyntheticSet:
@@ -82,6 +87,7 @@ def synthesise(
     guidance: float = 0.0,
     churn: Churn = STILL,
     seed: int = 0,
+    name: Naming | None = None,
 ) -> SyntheticSet:
     """Draw `per_class` images of every class; images already on disk are kept.
 
@@ -91,6 +97,9 @@ def synthesise(
         sampler, sampler_steps, guidance, churn: As `diffusion.samplers.sample` has
             them.
         seed: Public; each image depends on it, its class and its number only.
+        name: Says of which class an image is: it then goes there, instead of to the
+            class that it was drawn for (`quotas`). Post-processing too, as long as
+            whoever names them is.
 
     Raises:
         UserError: for a count below 1, an unknown sampler, guidance that the network
@@ -104,22 +113,11 @@ def synthesise(
     checkpoint = load_checkpoint(model)
     hardware = choose_hardware(device)
     network = checkpoint.network.to(hardware.device)
-    todo = [
-        (label, first)
-        for label, place in enumerate(target.class_folders)
-        for first in range(0, per_class, BATCH)
-        if not _all_there(place, first, min(first + BATCH, per_class))
-    ]
-    total = per_class * len(class_names)
-    done = total - sum(min(BATCH, per_class - first) for _, first in todo)
 
-    def draw(job: tuple[int, int]) -> Tensor:
-        """One batch: float32 [n, c, H, W]."""
-        label, first = job
-        count = min(BATCH, per_class - first)
+    def draw(label: int, first: int, count: int) -> Tensor:
         generator = torch.Generator(hardware.device)
         generator.manual_seed((seed * 1_000 + label) * 10_000_000 + first)
-        return sample(
+        images = sample(
             network,
             torch.full((count,), label, device=hardware.device),
             process=checkpoint.card.predicts,
@@ -130,17 +128,112 @@ def synthesise(
             guidance=guidance,
             churn=churn,
         ).cpu()
+        return images.mean(dim=1, keepdim=True) if grey else images
+
+    if name is None:
+        _draw_all(target, draw, hardware, watcher)
+        return target
+    return _draw_and_name(target, draw, name, hardware, watcher)
+
+
+def _draw_all(
+    target: SyntheticSet, draw: Drawing, hardware: Hardware, watcher: Watcher
+) -> None:
+    jobs = [
+        (label, first)
+        for label in range(len(target.class_names))
+        for first in range(0, target.per_class, BATCH)
+    ]
+    total = target.per_class * len(target.class_names)
+
+    def size(first: int) -> int:
+        return min(BATCH, target.per_class - first)
+
+    _draw_missing(target, jobs, size, draw, hardware, watcher, total)
+
+
+def _draw_missing(
+    target: SyntheticSet,
+    jobs: Sequence[Batch],
+    size: Callable[[int], int],
+    draw: Drawing,
+    hardware: Hardware,
+    watcher: Watcher,
+    total: int,
+) -> None:
+    """Draw those of the batches that are not on disk.
+
+    Args:
+        size: Of the batch that begins with this number.
+        total: Images that there will be, for the progress.
+    """
+    folders = target.class_folders
+    todo = [
+        (label, first)
+        for label, first in jobs
+        if not _all_there(folders[label], first, first + size(first))
+    ]
+    done = total - sum(size(first) for _, first in todo)
+
+    def drawn(job: Batch) -> Tensor:
+        """One batch: float32 [n, c, H, W]."""
+        return draw(*job, size(job[1]))
 
     with workers(hardware) as pool:
         for start in range(0, len(todo), pool.threads):
             group = todo[start : start + pool.threads]
             watcher.stop_if_requested()
-            for (label, first), batch in zip(group, pool.map(draw, group), strict=True):
-                place = private_folder(target.class_folders[label])
-                _write(place, first, batch, grey)
+            for (label, first), batch in zip(
+                group, pool.map(drawn, group), strict=True
+            ):
+                _write(private_folder(folders[label]), first, batch)
                 done += len(batch)
             watcher.progress("Drawing synthetic images", done, total)
-    return target
+
+
+def _draw_and_name(
+    target: SyntheticSet,
+    draw: Drawing,
+    name: Naming,
+    hardware: Hardware,
+    watcher: Watcher,
+) -> SyntheticSet:
+    """Draw in rounds until every class is full, or has been drawn for long enough.
+
+    All that is drawn stays on disk, so that a run that was stopped comes to the same
+    end: it names the same images again.
+    """
+    size = min(BATCH, target.per_class)
+    record = target.folder / "named.json"
+    stamp = {"per_class": target.per_class, "size": size}
+    if record.is_file():
+        kept = read_json(record)
+        if {key: kept[key] for key in stamp} == stamp:
+            return replace(target, unnamed=tuple(kept["unnamed"]))
+        record.unlink()
+    # Of a size of batch of its own: an image depends on that, too.
+    every = private_folder(target.folder / f"drawn-{size:02d}")
+    drawn = locate(every, target.class_names, target.per_class)
+    quotas = Quotas(
+        classes=len(target.class_names), per_class=target.per_class, size=size
+    )
+    total = 0
+    while batches := quotas.next_round():
+        total += len(batches) * size
+        _draw_missing(drawn, batches, lambda _: size, draw, hardware, watcher, total)
+        for label, first in batches:
+            pixels = _read(drawn.class_folders[label], range(first, first + size))
+            names = name(to_network(torch.from_numpy(pixels)))
+            quotas.arrived((label, first), names.tolist())
+            watcher.stop_if_requested()
+    for place, held in zip(target.class_folders, quotas.places, strict=True):
+        for old in private_folder(place).glob("*.png"):
+            old.unlink()
+        for index, (label, number) in enumerate(held):
+            content = _file(drawn.class_folders[label], number).read_bytes()
+            _write_whole(_file(place, index), content)
+    write_json(record, stamp | {"unnamed": quotas.unnamed})
+    return replace(target, unnamed=tuple(quotas.unnamed))
 
 
 def _file(folder: Path, index: int) -> Path:
@@ -151,19 +244,30 @@ def _all_there(folder: Path, first: int, last: int) -> bool:
     return all(_file(folder, index).is_file() for index in range(first, last))
 
 
-def _write(folder: Path, first: int, batch: Tensor, grey: bool) -> None:
-    if grey:
-        batch = batch.mean(dim=1, keepdim=True)
+def _read(folder: Path, indices: Iterable[int]) -> np.ndarray:
+    """uint8 [n, H, W, c]"""
+    images = []
+    for index in indices:
+        with Image.open(_file(folder, index), formats=["PNG"]) as picture:
+            pixels = np.asarray(picture)
+        images.append(pixels if pixels.ndim == 3 else pixels[..., None])
+    return np.stack(images)
+
+
+def _write(folder: Path, first: int, batch: Tensor) -> None:
     for offset, pixels in enumerate(to_pixels(batch).numpy()):
         buffer = io.BytesIO()
         picture = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
         picture.save(buffer, format="PNG")
-        path = _file(folder, first + offset)
-        try:
-            # A name appears only with its whole content; the last batch before a power
-            # cut may be lost, and is drawn again.
-            temporary = path.with_suffix(".part")
-            temporary.write_bytes(buffer.getvalue())
-            temporary.replace(path)
-        except OSError as error:
-            raise explained(error, path) from error
+        _write_whole(_file(folder, first + offset), buffer.getvalue())
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    try:
+        # A name appears only with its whole content; the last batch before a power
+        # cut may be lost, and is drawn again.
+        temporary = path.with_suffix(".part")
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    except OSError as error:
+        raise explained(error, path) from error

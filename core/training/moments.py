@@ -32,6 +32,12 @@ from core.training.units import UnitImages
 
 CHUNK = 4096
 
+COLOUR_AXES = torch.tensor(
+    [[1 / 3**0.5] * 3, [1 / 2**0.5, -(1 / 2**0.5), 0],
+     [1 / 6**0.5, 1 / 6**0.5, -2 / 6**0.5]], dtype=torch.float64
+)  # fmt: skip
+"""A fixed rotation of red, green and blue: brightness, and two contrasts."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class MomentRelease:
@@ -105,10 +111,7 @@ def public_basis(
 
     if channels == 1:
         return torch.from_numpy(plane(frequencies[0])).float()
-    rotation = np.array(
-        [[1 / 3**0.5] * 3, [1 / 2**0.5, -(1 / 2**0.5), 0],
-         [1 / 6**0.5, 1 / 6**0.5, -2 / 6**0.5]]
-    )  # fmt: skip
+    rotation = COLOUR_AXES.numpy()
     counts = (frequencies[0], frequencies[1], frequencies[1])
     columns = [
         np.kron(rotation[axis][:, None], plane(count))

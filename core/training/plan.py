@@ -17,8 +17,10 @@ from core.privacy.budget import Budget, PrivacyUnit, Relation, UnitKind
 from core.privacy.mechanism import Mechanism
 from core.privacy.second_opinion import second_epsilon
 from core.training.central import CentralRelease
+from core.training.features import check_resolution
 from core.training.moments import MomentRelease
 from core.training.recipe import Recipe
+from core.training.teacher import TeacherRelease
 from core.training.wishes import read_budget, read_recipe, starting_card
 from core.workspace import Project
 
@@ -40,6 +42,7 @@ class Plan:
         moments: The noisy class moments, None without.
         epsilon: ε of all of it at the fine discretisation, ≤ budget.epsilon.
         central: The central images, None without.
+        teacher: The private teacher, None without.
     """
 
     run: str
@@ -54,6 +57,7 @@ class Plan:
     moments: MomentRelease | None
     epsilon: float
     central: CentralRelease | None = None
+    teacher: TeacherRelease | None = None
 
     @property
     def terms(self) -> str:
@@ -62,7 +66,7 @@ class Plan:
 
     def charges(self) -> tuple[Charge, ...]:
         """Everything that the run may do to the data, in order."""
-        return charges_of(self.mechanism, self.moments, self.central)
+        return charges_of(self.mechanism, self.moments, self.central, self.teacher)
 
     def steps_among(self, charges: Iterable[Charge]) -> int:
         """How many DP-SGD steps of this plan there are among charges to its run."""
@@ -113,6 +117,7 @@ def charges_of(
     mechanism: Mechanism,
     moments: MomentRelease | None,
     central: CentralRelease | None,
+    teacher: TeacherRelease | None,
 ) -> tuple[Charge, ...]:
     """All charges of a run; the steps last, after what the warm-up costs."""
     releases: tuple[Charge, ...] = ()
@@ -123,16 +128,22 @@ def charges_of(
             Charge(noise_multiplier=moments.means_noise, count=1),
             Charge(noise_multiplier=moments.squares_noise, count=1),
         )
+    if teacher:
+        releases += (teacher.charge(teacher.steps),)
     return (*releases, mechanism.charge(mechanism.steps))
 
 
 @lru_cache(maxsize=64)
 def bind(
     budget: Budget, declared_count: int, recipe: Recipe, classes: int
-) -> tuple[Mechanism, MomentRelease | None, CentralRelease | None]:
+) -> tuple[
+    Mechanism, MomentRelease | None, CentralRelease | None, TeacherRelease | None
+]:
     """Calibrate the noise so that everything together keeps the budget.
 
-    Remembered: the plan asks again what its preview has just asked.
+    Each release alone keeps its share of ε; the steps have what composition leaves,
+    which is more than the rest of ε. Remembered: the plan asks again what its preview
+    has just asked.
 
     Guarantee: the ε of all charges, evaluated together at the fine discretisation, is
     at most `budget.epsilon`.
@@ -153,13 +164,39 @@ def bind(
     )
     moments = _bind_moments(budget, recipe, classes)
     central = _bind_central(budget, declared_count, recipe, classes)
+    teacher = _bind_teacher(budget, declared_count, recipe, classes)
 
     def at(noise: float) -> tuple[Charge, ...]:
-        return charges_of(replace(mechanism, noise_multiplier=noise), moments, central)
+        louder = replace(mechanism, noise_multiplier=noise)
+        return charges_of(louder, moments, central, teacher)
 
     # PRIVACY: one calibration over all releases and the steps together.
     noise = calibrate(at, budget.epsilon, budget.delta, budget.relation)
-    return replace(mechanism, noise_multiplier=noise), moments, central
+    return replace(mechanism, noise_multiplier=noise), moments, central, teacher
+
+
+def _bind_teacher(
+    budget: Budget, declared_count: int, recipe: Recipe, classes: int
+) -> TeacherRelease | None:
+    if recipe.teacher_share == 0:
+        return None
+
+    def of(noise: float) -> TeacherRelease:
+        return TeacherRelease(
+            classes=classes,
+            components=recipe.teacher_components,
+            steps=recipe.teacher_steps,
+            learning_rate=recipe.teacher_learning_rate,
+            noise_multiplier=noise,
+            # PRIVACY: the declared number, never how many are there.
+            declared_count=declared_count,
+        )
+
+    def at(noise: float) -> tuple[Charge, ...]:
+        return (of(noise).charge(recipe.teacher_steps),)
+
+    share = budget.epsilon * recipe.teacher_share
+    return of(calibrate(at, share, budget.delta, budget.relation))
 
 
 def _bind_central(
@@ -240,9 +277,12 @@ def make_plan(
             f"The folder holds more training {project.unit}s than the declared "
             f"{project.declared_count:,}: declare a larger public number."
         )
-    mechanism, moments, central = bind(
+    if recipe.teacher_share:
+        check_resolution(project.resolution)
+    mechanism, moments, central, teacher = bind(
         budget, project.declared_count, recipe, len(class_names)
     )
+    charges = charges_of(mechanism, moments, central, teacher)
     return Plan(
         run=run,
         budget=budget,
@@ -254,8 +294,9 @@ def make_plan(
         resolution=project.resolution,
         mechanism=mechanism,
         moments=moments,
-        epsilon=_agreed_epsilon(budget, charges_of(mechanism, moments, central)),
+        epsilon=_agreed_epsilon(budget, charges),
         central=central,
+        teacher=teacher,
     )
 
 

@@ -36,7 +36,13 @@ class Purse:
 
     def moments_charged(self) -> bool:
         """Whether the one release of moments was begun."""
-        return any(c.batch_cap is None for c in self.charged())
+        moments = self._plan.moments
+        if moments is None:
+            return False
+        noises = (moments.means_noise, moments.squares_noise)
+        return any(
+            c.batch_cap is None and c.noise_multiplier in noises for c in self.charged()
+        )
 
     def central_left(self) -> int:
         """Draws of the central images not yet charged."""
@@ -46,6 +52,15 @@ class Purse:
         draw = central.mechanism.charge(1)
         made = (c.count for c in self.charged() if replace(c, count=1) == draw)
         return central.mechanism.steps - sum(made)
+
+    def teacher_left(self) -> int:
+        """Releases of the teacher's gradient not yet charged."""
+        teacher = self._plan.teacher
+        if teacher is None:
+            return 0
+        release = teacher.charge(1)
+        made = (c.count for c in self.charged() if replace(c, count=1) == release)
+        return teacher.steps - sum(made)
 
     def steps_left(self) -> int:
         """Committed steps not yet charged; others may charge them in the meantime."""

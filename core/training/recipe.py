@@ -75,6 +75,15 @@ class Recipe:
         central_images, central_learning_rate: Images trained on, counted with
             repetition, and Adam's rate on them.
         class_rows: How a private class's label starts (`training.rows.CLASS_ROWS`).
+        teacher_share: Share of ε for a private teacher, a classifier that sees the
+            images as the moments' pseudo-images let it (`training.teacher`); 0 for
+            none. The shares of all releases add up to less than 1; noise composes
+            better than ε adds up, so that more than the rest is left for the steps.
+        teacher_steps: Releases of its gradient, T.
+        teacher_components: Principal components of the features that it sees.
+        teacher_learning_rate: Of its gradient descent.
+        teacher_labels: Whether a synthetic image goes to the class that the teacher
+            names, instead of the one that it was drawn for (`synthesis.quotas`).
     """
 
     name: str
@@ -121,6 +130,11 @@ class Recipe:
     central_images: int = 25_600
     central_learning_rate: float = 0.001
     class_rows: str = FRESH
+    teacher_share: float = 0.0
+    teacher_steps: int = 40
+    teacher_components: int = 400
+    teacher_learning_rate: float = 100.0
+    teacher_labels: bool = False
 
     def __post_init__(self) -> None:
         """Refuse a recipe that cannot run.
@@ -131,11 +145,12 @@ class Recipe:
         check_kinds(self)
         positive = ["batch_size", "steps", "augmentation_multiplicity", "clip_norm",
                     "learning_rate", "images_per_class"]  # fmt: skip
-        for name in ("moment_share", "central_share"):
+        for name in ("moment_share", "central_share", "teacher_share"):
             if not 0 <= getattr(self, name) < 1:
                 raise self._refused(name, "at least 0 and below 1")
         if self.moment_share + self.central_share >= 1:
             raise self._refused("central_share", "below 1 with the moment share")
+        positive += self._check_teacher()
         if self.moment_share:
             positive += ["moment_mean_norm", "moment_norm", "moment_images",
                          "moment_learning_rate"]  # fmt: skip
@@ -160,6 +175,18 @@ class Recipe:
         check_sampler(self.sampler, self.sampler_steps, self.guidance, self.churn)
         check_choice(self.trained, self.lora_rank)
         _ = self.timesteps
+
+    def _check_teacher(self) -> list[str]:
+        """The fields that must be above 0."""
+        if self.teacher_labels and not self.teacher_share:
+            raise self._refused("teacher_labels", "false without a teacher share")
+        if not self.teacher_share:
+            return []
+        if not self.moment_share:
+            raise self._refused("teacher_share", "0 without noisy moments")
+        if self.moment_share + self.central_share + self.teacher_share >= 1:
+            raise self._refused("teacher_share", "below 1 with the other shares")
+        return ["teacher_steps", "teacher_components", "teacher_learning_rate"]
 
     def _check_network(self) -> None:
         if self.network not in ("", *PRESETS):

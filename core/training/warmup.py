@@ -34,9 +34,18 @@ from core.training.plan import Plan
 from core.training.public import PublicTraining, train
 from core.training.purse import Purse
 from core.training.rows import PseudoImages, Rows, check_rows, choose_rows
+from core.training.teacher import (
+    Lessons,
+    load_teacher,
+    new_teacher,
+    read_lessons,
+    save_teacher,
+    teach,
+)
 from core.training.units import UnitImages
 
 WARMUP_BATCH = 64
+TEACHER = "teacher.safetensors"
 LEARNED_SPREAD, RANDOM_SPREAD = 0.1, 1.0
 """Of fresh label rows, in parts of the public rows' own: a trained network expects rows
 near those that it knows; one that starts from nothing has no use for rows alike."""
@@ -90,10 +99,10 @@ def warmed_up(
     """
     public = load_checkpoint(plan.checkpoint.folder).network
     check_rows(plan.recipe.class_rows, public)
-    lessons = [
-        *_central(plan, units, purse, folder, watcher),
-        *_moments(plan, units, purse, folder, watcher),
-    ]
+    lessons = _central(plan, units, purse, folder, watcher)
+    if moments := _released_moments(plan, units, purse, folder, watcher):
+        lessons.append(_of_moments(plan, moments))
+        _fit_teacher(plan, moments, units, purse, folder, hardware, watcher)
     rows = choose_rows(
         plan.recipe.class_rows,
         public.to(hardware.device),
@@ -153,22 +162,42 @@ def _central(
     ]
 
 
-def _moments(
-    plan: Plan, units: UnitImages, purse: Purse, folder: Path, watcher: Watcher
-) -> list[_Lesson]:
-    moments = _released_moments(plan, units, purse, folder, watcher)
-    if moments is None:
-        return []
-    return [
-        _Lesson(
-            draw=moments.draw,
-            images=plan.recipe.moment_images,
-            learning_rate=plan.recipe.moment_learning_rate,
-            crop=plan.recipe.crop,
-            activity="Learning from the noisy moments",
-            state="warm-up.safetensors",
-        )
-    ]
+def _of_moments(plan: Plan, moments: ClassMoments) -> _Lesson:
+    return _Lesson(
+        draw=moments.draw,
+        images=plan.recipe.moment_images,
+        learning_rate=plan.recipe.moment_learning_rate,
+        crop=plan.recipe.crop,
+        activity="Learning from the noisy moments",
+        state="warm-up.safetensors",
+    )
+
+
+def _fit_teacher(
+    plan: Plan, moments: ClassMoments, units: UnitImages, purse: Purse, folder: Path,
+    hardware: Hardware, watcher: Watcher,
+) -> None:  # fmt: skip
+    """Teach the private teacher, release by release; kept after each."""
+    release, path = plan.teacher, folder / TEACHER
+    if release is None or purse.teacher_left() == 0:
+        return
+    known = path.is_file()
+    teacher = load_teacher(path) if known else new_teacher(release, moments, hardware)
+    kept: list[Lessons] = []
+
+    def read() -> Lessons:
+        if not kept:
+            shown = read_lessons(units, teacher, release.classes, hardware, watcher)
+            kept.append(shown)
+        return kept[0]
+
+    # PRIVACY: a release that was begun is paid for; it is never made twice.
+    while (left := purse.teacher_left()) > 0:
+        done = release.steps - left
+        watcher.progress("Teaching the private teacher", done, release.steps)
+        teacher = teach(release, teacher, read, step=done, commit=purse.commit)
+        save_teacher(teacher, path)
+        watcher.stop_if_requested()
 
 
 def _released_moments(

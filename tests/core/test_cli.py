@@ -109,6 +109,9 @@ EVERYTHING = {
     "central_draws": 2,
     "central_images": 64,
     "class_rows": '"nearest"',
+    "teacher_share": 0.2,
+    "teacher_steps": 3,
+    "teacher_labels": "true",
 }
 
 
@@ -127,7 +130,8 @@ def test_a_recipe_with_everything_runs_and_its_release_holds(
     assert "HOLDS" not in capsys.readouterr().out.replace("DOES NOT HOLD", "HOLDS")
     assert cli.main(["verify", str(release)]) == cli.DONE
     audit = json.loads((release / "audit.json").read_text())
-    assert [e["count"] for e in audit["composition"]["events"]] == [2, 1, 1, 6]
+    assert [e["count"] for e in audit["composition"]["events"]] == [2, 1, 1, 3, 6]
+    assert "private teacher" in audit["sampler"]["post_filtering_rule"]
     assert audit["sampler"] | {"guidance": 0.5, "name": "heun"} == audit["sampler"]
     assert "shifted by up to 1 pixels" in audit["views"]
     model = audit["public_model"]

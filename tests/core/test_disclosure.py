@@ -13,7 +13,7 @@ from core.workspace import Project
 from tests.core.tiny import make_plan, write_recipe
 
 
-def stated(plan) -> dict:
+def stated(plan, **more) -> dict:
     facts = audit_facts(
         plan,
         Project(),
@@ -24,6 +24,7 @@ def stated(plan) -> dict:
         lifetime_epsilon=0.5,
         lifetime_runs=1,
         ledger_head="0" * 64,
+        **more,
     )
     return build_audit(facts, {"a.png": "0" * 64})
 
@@ -62,6 +63,22 @@ def test_the_report_states_the_central_images_as_events_of_their_own(tmp_path):
     assert [s["expected_batch"] for s in audit["sampling"]] == [12, 4]
     wrong = [finding.subject for finding in contradictions(audit)]
     assert not {"steps_committed", "original_parameters", "n_public"} & set(wrong)
+
+
+def test_the_report_states_the_teacher_and_who_named_the_images(tmp_path):
+    plan = make_plan(tmp_path, moments=True, teacher=True)
+    audit = stated(plan, unnamed=(0, 1200))
+    events = audit["composition"]["events"]
+    assert [event["count"] for event in events] == [1, 1, 4, 3]
+    assert events[2]["kind"] == "gaussian" and events[2]["noise_multiplier"] == 60.0
+    assert events[2]["what"].startswith("private teacher")
+    assert audit["steps_committed"] == 3
+    wrong = [finding.subject for finding in contradictions(audit)]
+    assert not {"steps_committed", "original_parameters", "n_public"} & set(wrong)
+    rule = audit["sampler"]["post_filtering_rule"]
+    assert "the private teacher" in rule and "1,200 images" in rule
+    assert "(by class: 0, 1200)" in rule
+    assert stated(plan)["sampler"]["post_filtering_rule"].startswith("none: every")
 
 
 @pytest.mark.parametrize(

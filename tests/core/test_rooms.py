@@ -173,6 +173,7 @@ def test_the_audit_surface_is_short():
         "sampling",
         "moments",
         "central",
+        "teacher",
         "ledger",
         "accounting",
     ],

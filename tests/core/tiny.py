@@ -18,6 +18,7 @@ from core.training.central import CentralRelease
 from core.training.moments import MomentRelease
 from core.training.plan import Plan
 from core.training.recipe import Recipe, load_recipe
+from core.training.teacher import TeacherRelease
 
 CONFIG = NetworkConfig(
     resolution=8,
@@ -36,6 +37,8 @@ LATER_FIELDS = {
     "guidance", "churn_amount", "churn_from", "churn_to", "churn_noise",
     "central_share", "central_draws", "central_batch", "central_reduce",
     "central_images", "central_learning_rate", "class_rows",
+    "teacher_share", "teacher_steps", "teacher_components", "teacher_learning_rate",
+    "teacher_labels",
 }  # fmt: skip
 """Fields of a recipe that came after the first version."""
 
@@ -142,11 +145,25 @@ def make_central(**changes: object) -> CentralRelease:
     return CentralRelease.poisson(**(numbers | changes))
 
 
+def make_teacher(**changes: object) -> TeacherRelease:
+    """Four releases, for the 24 declared units."""
+    numbers: dict[str, object] = {
+        "classes": 2,
+        "components": 6,
+        "steps": 4,
+        "learning_rate": 10.0,
+        "noise_multiplier": 60.0,
+        "declared_count": 24,
+    }
+    return TeacherRelease(**(numbers | changes))  # type: ignore[arg-type]
+
+
 def make_plan(
     folder: Path,
     *,
     moments: bool = False,
     central: bool = False,
+    teacher: bool = False,
     unit: PrivacyUnit | None = None,
     noise: float = 30.0,
     clip_norm: float = 0.01,
@@ -188,6 +205,7 @@ def make_plan(
         ),
         moments=release if moments else None,
         central=make_central() if central else None,
+        teacher=make_teacher() if teacher else None,
         epsilon=0.9,
     )
 

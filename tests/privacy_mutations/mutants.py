@@ -15,6 +15,7 @@ from tests.privacy_mutations.plan_mutants import (
     PLAN_MUTANTS,
     PURSE_MUTANTS,
 )
+from tests.privacy_mutations.teacher_mutants import TEACHER_MUTANTS
 
 NOISE = "privacy/noise.py"
 SAMPLING = "privacy/sampling.py"
@@ -352,4 +353,5 @@ MUTANTS = (
     *ACCOUNTING_MUTANTS, *LOSS_MUTANTS, *COMPARISON_MUTANTS,
     *LEDGER_MUTANTS, *SPENDING_MUTANTS,
     *PLAN_MUTANTS, *PURSE_MUTANTS, *DEALING_MUTANTS, *GRADIENT_MUTANTS,
+    *TEACHER_MUTANTS,
 )  # fmt: skip

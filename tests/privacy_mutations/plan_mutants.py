@@ -21,8 +21,8 @@ PLAN_MUTANTS = (
     Mutant(
         name="the moments are left out of the calibration",
         file=PLAN,
-        correct="return _charges(replace(mechanism, noise_multiplier=noise), moments)",
-        wrong="return _charges(replace(mechanism, noise_multiplier=noise), None)",
+        correct="return charges_of(louder, moments, central, teacher)",
+        wrong="return charges_of(louder, None, central, teacher)",
         tests=(IN_PLAN + "test_the_calibration_is_over_everything",),
     ),
     Mutant(
@@ -58,8 +58,8 @@ PLAN_MUTANTS = (
     Mutant(
         name="the count is that of the folder",
         file=PLAN,
-        correct="bind(budget, project.declared_count, recipe",
-        wrong="bind(budget, units_present, recipe",
+        correct="        budget, project.declared_count, recipe, len(class_names)\n",
+        wrong="        budget, units_present, recipe, len(class_names)\n",
         tests=(IN_PLAN + "test_its_numbers_are_the_declared_ones",),
     ),
     Mutant(
@@ -146,8 +146,8 @@ PURSE_MUTANTS = (
     Mutant(
         name="a release that was begun may be made again",
         file=PURSE,
-        correct="return any(c.batch_cap is None for c in self.charged())",
-        wrong="return False",
+        correct="        if moments is None:\n            return False\n",
+        wrong="        return False\n",
         tests=(IN_PURSE + "test_it_counts_what_the_ledger_holds",),
     ),
     Mutant(
@@ -191,7 +191,7 @@ PURSE_MUTANTS = (
     ),
     Mutant(
         name="the moments are released again after a crash",
-        file=TRAINER,
+        file="training/warmup.py",
         correct="if plan.moments is None or purse.moments_charged():",
         wrong="if plan.moments is None:",
         tests=(IN_TRAINER + "test_a_crash_within_the_moments_releases_them_only_once",),

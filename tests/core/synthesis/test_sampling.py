@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from core.diffusion.samplers import Churn
 from core.errors import Stopped, UserError
@@ -126,3 +127,86 @@ def test_a_full_disk_leaves_no_half_image(model, tmp_path, monkeypatch):
 def test_wishes_that_make_no_sense_are_refused(model, tmp_path, changes, named):
     with pytest.raises(UserError, match=named):
         draw(model, tmp_path / "a", **changes)
+
+
+# Images that somebody names.
+
+
+def by_brightness(images: torch.Tensor) -> torch.Tensor:
+    """The brighter of a batch are of class 1, to which nobody was drawn."""
+    levels = images.mean(dim=(1, 2, 3))
+    return (levels > levels.median()).long()
+
+
+def placed(target) -> list[bytes]:
+    folders = target.class_folders
+    return [file.read_bytes() for place in folders for file in sorted(place.iterdir())]
+
+
+def test_a_name_decides_where_an_image_goes(model, tmp_path):
+    named = []
+
+    def name(images):
+        named.append(images)
+        return torch.ones(len(images), dtype=torch.long)
+
+    target = draw(model, tmp_path / "a", name=name, per_class=4)
+    assert target.unnamed == (4, 0)
+    images, labels = target.read()
+    assert labels.tolist() == [0] * 4 + [1] * 4
+    assert len({image.tobytes() for image in images}) == 8
+    # They are named as they are kept: eight-bit pixels, in the network's range.
+    seen = torch.cat(named)
+    assert seen.shape[1:] == (3, 8, 8) and float(seen.abs().max()) <= 1
+    pixels = (seen + 1) * 127.5
+    assert torch.allclose(pixels, pixels.round(), atol=1e-3)
+    # The first that were drawn, whatever for, are those of class 1.
+    drawn = sampling._read(tmp_path / "a/drawn-02/class-000", range(4))
+    assert np.array_equal(images[labels == 1], drawn)
+
+
+def test_images_are_those_that_are_drawn_without_names(model, tmp_path):
+    plain = draw(model, tmp_path / "a", per_class=4)
+    named = draw(
+        model, tmp_path / "b", per_class=4,
+        name=lambda images: torch.arange(len(images)) % 2,
+    )  # fmt: skip
+    assert sorted(placed(plain)) == sorted(placed(named)) and named.unnamed == (0, 0)
+    assert placed(plain) != placed(named)
+
+
+@pytest.mark.parametrize("stop_after", [1, 3, 5])
+def test_a_stopped_run_with_names_ends_the_same(model, tmp_path, stop_after):
+    whole = draw(model, tmp_path / "whole", name=by_brightness)
+    asked = []
+
+    def stop() -> bool:
+        asked.append(1)
+        return len(asked) > stop_after
+
+    with pytest.raises(Stopped):
+        draw(
+            model, tmp_path / "stopped", name=by_brightness,
+            watcher=Watcher(stop_requested=stop),
+        )  # fmt: skip
+    ended = draw(model, tmp_path / "stopped", name=by_brightness)
+    assert contents(tmp_path / "stopped") == contents(tmp_path / "whole")
+    assert ended.unnamed == whole.unnamed
+
+
+def test_what_was_named_is_neither_drawn_nor_named_again(model, tmp_path, monkeypatch):
+    first = draw(model, tmp_path / "a", name=by_brightness)
+    before = contents(tmp_path / "a")
+
+    def never(*_, **__):
+        raise AssertionError("again")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sampling, "sample", never)
+        assert draw(model, tmp_path / "a", name=never).unnamed == first.unnamed
+    assert contents(tmp_path / "a") == before
+    # Another number of images places them anew, without any that are too many.
+    fewer = draw(model, tmp_path / "a", name=by_brightness, per_class=3)
+    assert [len(list(f.iterdir())) for f in fewer.class_folders] == [3, 3]
+    fresh = draw(model, tmp_path / "b", name=by_brightness, per_class=3)
+    assert placed(fewer) == placed(fresh)

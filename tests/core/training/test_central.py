@@ -117,10 +117,10 @@ def test_everything_together_keeps_the_budget(tmp_path):
         str(write_recipe(tmp_path)), central_share=0.2, central_batch=20, moment_share=0
     )
     plan = make_plan(tmp_path)
-    mechanism, moments, central = bind(plan.budget, 80, recipe, 2)
-    assert moments is None and central.mechanism.steps == 5
+    mechanism, moments, central, teacher = bind(plan.budget, 80, recipe, 2)
+    assert moments is teacher is None and central.mechanism.steps == 5
     assert central.mechanism.sampling_probability == 20 / 80
-    charges, budget = charges_of(mechanism, moments, central), plan.budget
+    charges, budget = charges_of(mechanism, moments, central, None), plan.budget
     together = epsilon(charges, budget.delta, budget.relation)
     alone = epsilon(charges[:1], budget.delta, budget.relation)
     steps = epsilon(charges[1:], budget.delta, budget.relation)
