@@ -30,8 +30,8 @@ PLAN_MUTANTS = (
         file=PLAN,
         correct="            Charge(noise_multiplier=moments.squares_noise, count=1),\n"
         "        )\n"
-        "    return",
-        wrong="        )\n    return",
+        "    if teacher:",
+        wrong="        )\n    if teacher:",
         tests=(IN_PLAN + "test_the_calibration_is_over_everything",),
     ),
     Mutant(
