@@ -100,8 +100,8 @@ GRADIENT_MUTANTS = (
         ),
         (
             "every unit has the batch's gradient",
-            '{"weight": torch.stack(weights), "bias": biases}',
-            '{"weight": torch.stack([sum(weights)] * b), "bias": biases}',
+            "in zip(given.chunk(b), came.chunk(b), strict=True)",
+            "in [(given, came)] * b",
         ),
         (
             "what a unit's labels have learnt goes to the first unit",

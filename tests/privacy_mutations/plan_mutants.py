@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.privacy_mutations.harness import Mutant
 
 PLAN = "training/plan.py"
+WISHES = "training/wishes.py"
 PURSE = "training/purse.py"
 STATE = "training/state.py"
 TRAINER = "training/trainer.py"
@@ -101,7 +102,7 @@ PLAN_MUTANTS = (
     ),
     Mutant(
         name="people who are in the checkpoint are promised something",
-        file=PLAN,
+        file=WISHES,
         correct='if project.overlap_answer == "yes":',
         wrong="if False:",
         tests=(IN_PLAN + "test_wishes_that_do_not_fit_are_refused",),
@@ -132,8 +133,8 @@ PURSE_MUTANTS = (
     Mutant(
         name="the step that was lost is not counted after a resume",
         file=PURSE,
-        correct="sum(c.count for c in self.charged() if c.batch_cap is not None)",
-        wrong="sum(c.count for c in self.charged()[:-1] if c.batch_cap is not None)",
+        correct="steps_among(self.charged())",
+        wrong="steps_among(self.charged()[:-1])",
         tests=(IN_PURSE + "test_it_counts_what_the_ledger_holds",),
     ),
     Mutant(
