@@ -123,6 +123,11 @@ def _check(row: tuple[str, ...], number: int) -> None:
                 f"Row {number} of metadata.csv has no label (tumor is -1): choose the "
                 "labelled dataset camelyon17_v1.0."
             )
+        if not value.strip():
+            raise UserError(
+                f"Row {number} of metadata.csv has no {column}: fill it in, or take "
+                "the row out."
+            )
         if escapes(value) or "/" in value:
             raise UserError(
                 f"Row {number} of metadata.csv leads out of the dataset's folder "

@@ -93,6 +93,8 @@ def test_missing_columns_are_named(tmp_path, column):
 @pytest.mark.parametrize(
     ("column", "value", "words"),
     [
+        ("patient", "", "has no patient: fill it in"),
+        ("center", " ", "has no center: fill it in"),
         ("patient", "../../../etc/secret", "leads out of the dataset's folder"),
         ("patient", "/etc/secret", "leads out of the dataset's folder"),
         ("node", "..\\..", "leads out of the dataset's folder"),
