@@ -11,6 +11,7 @@ from torch import nn
 
 from core.errors import UserError
 from core.parallel import Hardware
+from core.privacy import mechanism
 from core.privacy.gradients import sums as sums_module
 from core.privacy.gradients import tuner
 from core.privacy.gradients.fitness import check_fitness
@@ -19,6 +20,7 @@ from core.privacy.gradients.rows import Problem, UnitRows
 from core.privacy.gradients.strategies import STRATEGIES
 from core.privacy.gradients.sums import Pace, clipped_sums
 from core.privacy.gradients.tuner import candidates, choose_pace
+from core.privacy.mechanism import Mechanism, private_step
 from tests.core.privacy.unit_network import (
     Small,
     make_problem,
@@ -215,6 +217,35 @@ def test_once_all_are_clipped_the_loss_has_no_scale_and_the_norm_is_linear(
         summed(problem, batch, name=name, clip_norm=large), 2 * total, rtol=1e-4,
         atol=1e-9,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("at_once", [1, 3, 7, 100])
+def test_noise_is_added_once_whatever_the_portions(problem, monkeypatch, name, at_once):
+    """Once per logical step, of the strength promised, and to the same sum."""
+    batch, drawn = make_rows(6, 3), np.array([4, 0, 5, 2])
+    made = Mechanism.poisson(
+        population=12, batch_size=4, clip_norm=0.5, noise_multiplier=3.0, steps=1
+    )
+    asked = []
+
+    def gaussian(size, standard_deviation):
+        asked.append((size, standard_deviation))
+        return torch.full((size,), standard_deviation)
+
+    monkeypatch.setattr(mechanism, "gaussian", gaussian)
+    monkeypatch.setattr(mechanism, "draw_units", lambda *_: drawn)
+    noisy = private_step(
+        made,
+        present=6,
+        clipped_sum=lambda units: summed(
+            problem, batch, name=name, at_once=at_once, units=units
+        ),
+        commit=lambda charge: None,
+    )
+    assert asked == [(total_size(problem), 1.5)]
+    exact = summed(problem, batch, units=drawn)
+    torch.testing.assert_close(noisy, (exact + 1.5) / 4, rtol=1e-5, atol=1e-6)
 
 
 class OnePassPerUnit(nn.Module):
