@@ -11,6 +11,7 @@ import math
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from dataclasses import asdict, fields
 from importlib.metadata import version
 from pathlib import Path
@@ -290,7 +291,9 @@ def _run_all(options: argparse.Namespace, watcher: Watcher) -> None:
             project = parse_project(text, options.config)
         project = project.changed(**wishes_given(options))
         release = options.release or options.project / "release" / "dataset"
-        outcome = run_project(workspace, project, release, watcher)
+        # What is said on the way would spoil the JSON for the program that reads it.
+        with redirect_stdout(sys.stderr if options.json else sys.stdout):
+            outcome = run_project(workspace, project, release, watcher)
     if options.json:
         _print(outcome.to_json())
     else:

@@ -219,6 +219,10 @@ def test_the_whole_line_from_images_to_a_verified_release(
     assert run(tmp_path / "project", arguments | {"--release": again}) == cli.DONE
     assert ledger_rows(home) == 5
     capsys.readouterr()
+    project, release = str(tmp_path / "project"), str(tmp_path / "third")
+    assert cli.main(["run", project, "--release", release, "--json"]) == cli.DONE
+    said = capsys.readouterr()
+    assert json.loads(said.out)["verified"] is True and "ε = 0.5" in said.err
     for line in ("sample", "evaluate"):
         project = str(tmp_path / "project")
         assert cli.main([line, project, "--json"]) == cli.DONE
