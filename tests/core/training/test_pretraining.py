@@ -233,5 +233,7 @@ def test_several_processes_make_what_one_makes(source, tmp_path, resumed):
     assert [process.wait(timeout=400) for process in started] == [0, 0]
     run(source, tmp_path / "one")
     torch.testing.assert_close(
-        weights(tmp_path / "many"), weights(tmp_path / "one"), rtol=0, atol=1e-6
+        # Adam makes more of how single-precision sums are rounded; a rank that is left
+        # out makes differences of more than 1e-3.
+        weights(tmp_path / "many"), weights(tmp_path / "one"), rtol=0, atol=5e-5
     )
