@@ -27,6 +27,10 @@ from datetime import timedelta
 
 import numpy as np
 import torch
+
+# Loaded by the first step of an optimiser if not here. Its functions keep the group of
+# the moment they are defined in; a group that is kept may abort the process at its end.
+import torch.distributed.nn.functional
 from torch import Tensor
 from torch import distributed as dist
 

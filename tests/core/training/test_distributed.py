@@ -274,3 +274,36 @@ def test_run_follows_where_it_does_not_lead(monkeypatch, tmp_path, leads):
     assert called == ["run" if leads else "follow"]
     assert (tmp_path / "project").exists() == leads
     assert leads or code == 0
+
+
+ALONE_AGAIN = """
+import os, torch
+from core.training.distributed import team
+with team() as crew:
+    weight = torch.zeros(3, requires_grad=True)
+    weight.grad = torch.ones(3)
+    torch.optim.Adam([weight]).step()
+    crew.anybody(False)
+names = [open(f"/proc/self/task/{task}/comm").read() for task in os.listdir("/proc/self/task")]
+print(sum("gloo" in name for name in names))
+"""  # noqa: E501
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux")
+def test_nothing_of_a_group_is_left_behind():
+    """Its threads abort the process now and then when Python ends before them."""
+    common = {
+        "TORCHELASTIC_RUN_ID": "test", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_ports(1)[0],
+    }  # fmt: skip
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", ALONE_AGAIN],
+            cwd=ROOT,
+            env=os.environ | common | {"RANK": rank, "LOCAL_RANK": rank},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for rank in ("0", "1")
+    ]
+    assert [process.communicate(timeout=120)[0] for process in started] == ["0\n"] * 2
