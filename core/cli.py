@@ -227,12 +227,7 @@ def _budget(options: argparse.Namespace, watcher: Watcher) -> None:
         _print(asdict(found))
         return
     print(found.sentence)
-    print(
-        f"noise multiplier {found.noise_multiplier:.4f}, {found.steps} steps of "
-        f"{found.expected_batch:g} expected records (q = "
-        f"{found.sampling_probability:.5g}), about "
-        f"{found.forecast_seconds / 60:.0f} minutes on this machine"
-    )
+    print(found.figures())
     for whom, epsilon in found.others:
         bound = math.ceil(epsilon * 100) / 100 if math.isfinite(epsilon) else epsilon
         print(f"the same noise for {whom}: epsilon at most {bound:g}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 
+from core.checkpoints.cards import CheckpointCard
 from core.diffusion.adapters import ALL
 from core.diffusion.samplers import STILL
 from core.privacy.accounting import FINE, Charge
@@ -17,7 +18,7 @@ from core.privacy.noise import STATEMENT
 from core.release import AuditFacts
 from core.synthesis.quotas import PATIENCE
 from core.training.plan import Plan
-from core.training.recipe import Recipe
+from core.training.recipe import MOMENTS, Recipe
 from core.workspace import Project
 
 _CACHES = {
@@ -49,6 +50,34 @@ def describe(charge: Charge, what: str) -> dict:
     }
 
 
+def public_model(card: CheckpointCard | None, project: Project) -> dict:
+    """What is known of the network that the training started from."""
+    if card is None:
+        nothing = "none: no network is used"
+        return {"name": "none", "pretraining_data": nothing}
+    return {
+        "name": card.name,
+        "licence": card.licence,
+        "pretraining_data": card.pretraining_data,
+        "sha256": card.sha256,
+        "trained_as": card.parameterisation,
+        "overlap_answer": project.overlap_answer or "not asked",
+    }
+
+
+def sampler(recipe: Recipe) -> dict:
+    """How the images are drawn."""
+    if recipe.pictures == MOMENTS:
+        name = "class by class from the Gaussian that the noisy moments define"
+        return {"name": name, "steps": 1, "guidance": "none"}
+    return {
+        "name": recipe.sampler,
+        "steps": recipe.sampler_steps,
+        "guidance": recipe.guidance or "none",
+        "churn": churn(recipe),
+    }
+
+
 def audit_facts(
     plan: Plan,
     project: Project,
@@ -73,7 +102,7 @@ def audit_facts(
     names += ["noisy class means", "noisy class covariances"] if plan.moments else []
     if plan.teacher:
         names.append("private teacher: noisy gradients over all records")
-    names.append("DP-SGD steps")
+    names += ["DP-SGD steps"] if mechanism else []
     patient = unit.kind is UnitKind.PATIENT
     return AuditFacts(
         title=project.title,
@@ -84,7 +113,7 @@ def audit_facts(
         epsilon_committed=plan.budget.epsilon,
         delta=plan.budget.delta,
         epsilon_charged=epsilon_charged,
-        steps_committed=mechanism.steps,
+        steps_committed=plan.steps,
         steps_charged=steps_charged,
         steps_completed=updates,
         unit=unit.kind.value,
@@ -105,10 +134,10 @@ def audit_facts(
             describe(charge, what)
             for charge, what in zip(plan.charges(), names, strict=True)
         ),
-        clip_norm=mechanism.clip_norm,
-        divisor=mechanism.divisor,
-        expected_batch=mechanism.divisor,
-        augmentation_multiplicity=recipe.augmentation_multiplicity,
+        clip_norm=mechanism.clip_norm if mechanism else None,
+        divisor=mechanism.divisor if mechanism else None,
+        expected_batch=mechanism.divisor if mechanism else None,
+        augmentation_multiplicity=recipe.augmentation_multiplicity or None,
         declared_count=plan.declared_count,
         declared_count_rationale="Typed in by the custodian as a public upper bound.",
         accountant={
@@ -120,14 +149,7 @@ def audit_facts(
         lifetime_epsilon=lifetime_epsilon,
         lifetime_runs=lifetime_runs,
         ledger={"head": ledger_head},
-        checkpoint={
-            "name": plan.checkpoint.name,
-            "licence": plan.checkpoint.licence,
-            "pretraining_data": plan.checkpoint.pretraining_data,
-            "sha256": plan.checkpoint.sha256,
-            "trained_as": plan.checkpoint.parameterisation,
-            "overlap_answer": project.overlap_answer or "not asked",
-        },
+        checkpoint=public_model(plan.checkpoint, project),
         rng_statement=STATEMENT,
         floating_point_statement=(
             "Gradients may be computed in bfloat16; norms, sums and noise are single "
@@ -153,12 +175,7 @@ def audit_facts(
             f"linear to {recipe.learning_rate:g} over {recipe.warmup_steps} steps, "
             "then constant"
         ),
-        sampler={
-            "name": recipe.sampler,
-            "steps": recipe.sampler_steps,
-            "guidance": recipe.guidance or "none",
-            "churn": churn(recipe),
-        },
+        sampler=sampler(recipe),
         views=views(recipe),
         selection=selection(unnamed),
         network=(

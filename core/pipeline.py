@@ -24,7 +24,7 @@ from core.evaluation import report
 from core.evaluation.report import UtilityReport
 from core.events import Watcher
 from core.files import private_folder, remove_unfinished, require_space
-from core.parallel import choose_hardware
+from core.parallel import Hardware, choose_hardware
 from core.release import Release, export_release
 from core.spending import (
     Spending,
@@ -35,18 +35,21 @@ from core.spending import (
     spending_with,
 )
 from core.synthesis import sampling
+from core.synthesis.drawing import Drawing, from_moments, from_network
 from core.synthesis.quotas import PATIENCE
 from core.synthesis.sampling import SyntheticSet
 from core.training import plan as planning
 from core.training import trainer
 from core.training import wishes as wishing
 from core.training.frozen import trained_parameters
+from core.training.moments import load_moments
 from core.training.plan import Plan
 from core.training.preview import BudgetPreview, preview
+from core.training.recipe import MOMENTS
 from core.training.teacher import load_teacher
 from core.training.trainer import MODEL, FineTuned
 from core.training.units import group_units
-from core.training.warmup import TEACHER
+from core.training.warmup import MOMENTS_FILE, TEACHER
 from core.workspace import Project, Workspace, user_folder
 
 __all__ = [
@@ -208,31 +211,43 @@ def fine_tune(
 def synthesise(workspace: Workspace, plan: Plan, watcher: Watcher) -> SyntheticSet:
     """Draw the synthetic images; costs no privacy."""
     workspace.result("training")
+    hardware = choose_hardware(_device(workspace))
     synthetic = sampling.synthesise(
-        workspace.path / "training" / MODEL,
         workspace.folder("samples"),
         class_names=plan.class_names,
         per_class=plan.recipe.images_per_class,
-        grey=plan.image_channels == 1,
-        sampler=plan.recipe.sampler,
-        sampler_steps=plan.recipe.sampler_steps,
-        guidance=plan.recipe.guidance,
-        churn=plan.recipe.churn,
-        device=_device(workspace),
+        draw=_drawing(workspace, plan, hardware),
+        hardware=hardware,
         watcher=watcher,
-        name=_naming(workspace, plan),
+        name=_naming(workspace, plan, hardware),
     )
     facts = {"per_class": synthetic.per_class, "unnamed": synthetic.unnamed}
     workspace.finish("samples", facts)
     return synthetic
 
 
-def _naming(workspace: Workspace, plan: Plan) -> sampling.Naming | None:
+def _drawing(workspace: Workspace, plan: Plan, hardware: Hardware) -> Drawing:
+    recipe, training = plan.recipe, workspace.path / "training"
+    if recipe.pictures == MOMENTS:
+        return from_moments(load_moments(training / MOMENTS_FILE).draw)
+    return from_network(
+        training / MODEL,
+        grey=plan.image_channels == 1,
+        sampler=recipe.sampler,
+        sampler_steps=recipe.sampler_steps,
+        guidance=recipe.guidance,
+        churn=recipe.churn,
+        hardware=hardware,
+    )
+
+
+def _naming(
+    workspace: Workspace, plan: Plan, hardware: Hardware
+) -> sampling.Naming | None:
     """The private teacher, when the recipe asks for it and it was not lost."""
     path = workspace.path / "training" / TEACHER
     if not plan.recipe.teacher_labels or not path.is_file():
         return None
-    hardware = choose_hardware(_device(workspace))
     return partial(load_teacher(path).name, hardware=hardware)
 
 
@@ -276,7 +291,9 @@ def export(
         project,
         trainable_parameters=trained_parameters(
             workspace.path / "training" / MODEL, plan.recipe
-        ),
+        )
+        if plan.mechanism
+        else 0,
         updates=training["updates"],
         steps_charged=training["steps_charged"],
         epsilon_charged=spent.of_run,
@@ -311,7 +328,7 @@ def _bytes_needed(plan: Plan) -> int:
 
     All that is drawn is kept where a teacher names it.
     """
-    states = 3 * 4 * 4 * plan.checkpoint.parameters
+    states = 3 * 4 * 4 * plan.checkpoint.parameters if plan.checkpoint else 0
     pixels = plan.resolution**2 * plan.image_channels
     images = plan.recipe.images_per_class * len(plan.class_names)
     copies = 2 + (PATIENCE + 1 if plan.recipe.teacher_labels else 0)

@@ -269,24 +269,20 @@ class BudgetPage(Page):
             batch=f"{preview.expected_batch:,.0f}",
             number=f"{self.state.project.declared_count or 0:,}",
         )
+        noise = f"{preview.noise_multiplier:.3g}"
+        steps = self.tr("{steps}, each on about {drawn}").format(
+            steps=count(preview.steps, "step"), drawn=drawn
+        )
+        blurred = self.tr("{noise} – how strongly each step is blurred")
+        if not preview.steps:
+            steps = self.tr("none: pictures are drawn from noisy statistics")
+            blurred = self.tr("{noise} – how strongly the statistics are blurred")
         self._facts.show_facts(
-            (
-                self.tr("Training"),
-                self.tr("{steps}, each on about {drawn}").format(
-                    steps=count(preview.steps, "step"), drawn=drawn
-                ),
-            ),
-            (
-                self.tr("Noise multiplier"),
-                self.tr("{noise:.3g} – how strongly each step is blurred").format(
-                    noise=preview.noise_multiplier
-                ),
-            ),
+            (self.tr("Training"), steps),
+            (self.tr("Noise multiplier"), blurred.format(noise=noise)),
             (
                 self.tr("Time on this computer"),
-                duration(forecast)
-                if forecast is not None
-                else self.tr("measured when training starts"),
+                duration(forecast) if forecast is not None else self.tr("some minutes"),
             ),
             (self.tr("The bound for others"), _others(preview)),
         )

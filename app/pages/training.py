@@ -249,7 +249,7 @@ class TrainingPage(Page):
                 )
             )
             self._left.setText("")
-            self._steps.setRange(0, state.plan.mechanism.steps)
+            self._steps.setRange(0, max(1, state.plan.steps))
             self._steps.setValue(state.spending.steps_done)
             self._show_charged(state.spending.epsilon_charged)
 

@@ -41,8 +41,9 @@ class AuditFacts:
             {"kind": "gaussian", "noise_multiplier", "count", "what"} or
             {"kind": "truncated_poisson_gaussian", "dataset_size",
             "sampling_probability", "batch_cap", "noise_multiplier", "count", "what"}.
-        clip_norm, divisor, expected_batch: Public constants of a step.
-        augmentation_multiplicity: Views per unit, averaged before the clip.
+        clip_norm, divisor, expected_batch: Public constants of a step; None where no
+            network is trained.
+        augmentation_multiplicity: Views per unit, averaged before the clip, or None.
         declared_count: N, the public number of units that the custodian declared.
         accountant: {"name", "version", "discretisation", "estimate"}.
         lifetime_epsilon, lifetime_runs: Over all runs on this dataset, this one too.
@@ -83,10 +84,10 @@ class AuditFacts:
     unit_definition: str
     relation: str
     events: tuple[Mapping[str, Any], ...]
-    clip_norm: float
-    divisor: float
-    expected_batch: float
-    augmentation_multiplicity: int
+    clip_norm: float | None
+    divisor: float | None
+    expected_batch: float | None
+    augmentation_multiplicity: int | None
     declared_count: int
     accountant: Mapping[str, Any]
     lifetime_epsilon: float

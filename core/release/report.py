@@ -81,16 +81,27 @@ def front_page(audit: Mapping[str, Any]) -> FrontPage:
         f"{audit['tool']['name']} {audit['tool']['version']}",
         made=f"{product['images']:,} synthetic images ({product['width']} × "
         f"{product['height']} pixels, {product['colour']}), {_per_class(product)}. "
-        f"A network trained before on public images ({audit['public_model']['name']}) "
-        "was trained further on the custodian's private images by a differentially "
-        "private method, and then computed these images. The private images "
-        "themselves are not part of this release.",
+        f"{_how(audit)} The private images themselves are not part of this release.",
         claim=str(audit["claim"]),
         promise="" if stamp else _promise(audit),
         chances=() if stamp else _chances(meaning),
         scale="" if stamp else str(meaning["scale"]),
         not_promised=tuple(meaning["does_not_promise"]),
         choices=_choices(audit),
+    )
+
+
+def _how(audit: Mapping[str, Any]) -> str:
+    if not audit["steps_committed"]:
+        return (
+            "They were drawn from statistics of the custodian's private images, which "
+            "were measured once, with noise, by a differentially private method; no "
+            "network was trained."
+        )
+    return (
+        f"A network trained before on public images ({audit['public_model']['name']}) "
+        "was trained further on the custodian's private images by a differentially "
+        "private method, and then computed these images."
     )
 
 

@@ -68,8 +68,9 @@ def description(facts: AuditFacts, found: Bounds) -> Items:
             "the synthetic images under images/ with their labels (metadata.csv)",
             "this report",
         ],
-        "synthetic_marking": "Every image of this release is synthetic: computed by a "
-        "trained network, not taken of anyone.",
+        "synthetic_marking": "Every image of this release is synthetic: computed "
+        + ("by a trained network" if facts.steps_committed else "from noisy statistics")
+        + ", not taken of anyone.",
     }
 
 
@@ -187,32 +188,11 @@ def trust(facts: AuditFacts, found: Bounds) -> Items:
 def mechanism(facts: AuditFacts, found: Bounds) -> Items:
     """Part F: fields 34 to 44."""
     steps = [e for e in facts.events if e["kind"] == "truncated_poisson_gaussian"]
-    sigma = steps[-1]["noise_multiplier"] if steps else None
-    return {
-        "algorithm": "differentially private gradient descent (Abadi et al. 2016, "
-        "arXiv 1607.00133) with views averaged inside the clip (Ghalebikesabi et al. "
-        "2023, arXiv 2302.13861) and truncated Poisson batches (arXiv 2508.15089)",
-        "clip_norm": facts.clip_norm,
-        "clip_scope": "flat: the mean gradient of a unit over all trainable weights",
-        "nan_policy": "a gradient that is not finite counts as zero",
-        "noise_multiplier": sigma,
-        "noise_std_abs": None if sigma is None else sigma * facts.clip_norm,
+    return (_of_steps(facts, steps) if facts.steps_committed else _without_steps()) | {
         "accumulation_dtype": "float32",
         "sampling": [_sampling(facts, step, last=step is steps[-1]) for step in steps]
-        or None,
-        "normaliser": facts.divisor,
-        "augmentation_multiplicity": facts.augmentation_multiplicity,
-        "views": facts.views,
-        "loss_averaging_inside_clip": True,
+        or _NO_STEPS,
         "trainable_params": facts.trainable_parameters,
-        "frozen_parts": facts.frozen_parts,
-        "adapters": facts.adapters,
-        "forbidden_layers_check": facts.forbidden_layers_check,
-        "ema_lr_schedule": {
-            "weight_average": facts.ema,
-            "learning_rate": facts.learning_rate_schedule,
-            "data_independent": True,
-        },
         "stopping_rule": facts.stopping_rule or _stopping_rule(facts),
         "sampler.name": facts.sampler["name"],
         "sampler.steps": facts.sampler["steps"],
@@ -222,6 +202,51 @@ def mechanism(facts: AuditFacts, found: Bounds) -> Items:
         or "none: every image that was sampled is released; nothing is filtered "
         "against private data",
     }
+
+
+_NO_STEPS = "not applicable: no network is trained, so there are no steps"
+
+
+def _of_steps(facts: AuditFacts, steps: list[Any]) -> Items:
+    sigma = steps[-1]["noise_multiplier"] if steps else None
+    clip_norm = facts.clip_norm
+    return {
+        "algorithm": "differentially private gradient descent (Abadi et al. 2016, "
+        "arXiv 1607.00133) with views averaged inside the clip (Ghalebikesabi et al. "
+        "2023, arXiv 2302.13861) and truncated Poisson batches (arXiv 2508.15089)",
+        "clip_norm": clip_norm,
+        "clip_scope": "flat: the mean gradient of a unit over all trainable weights",
+        "nan_policy": "a gradient that is not finite counts as zero",
+        "noise_multiplier": sigma,
+        "noise_std_abs": None if None in (sigma, clip_norm) else sigma * clip_norm,
+        "normaliser": facts.divisor,
+        "augmentation_multiplicity": facts.augmentation_multiplicity,
+        "views": facts.views,
+        "loss_averaging_inside_clip": True,
+        "frozen_parts": facts.frozen_parts,
+        "adapters": facts.adapters,
+        "forbidden_layers_check": facts.forbidden_layers_check,
+        "ema_lr_schedule": {
+            "weight_average": facts.ema,
+            "learning_rate": facts.learning_rate_schedule,
+            "data_independent": True,
+        },
+    }
+
+
+def _without_steps() -> Items:
+    """Of a release that is drawn from noisy sums."""
+    return {
+        "algorithm": "the Gaussian mechanism on sums over all records, each record's "
+        "part shortened to norm 1 (Dwork & Roth 2014, theorem A.1); the images are "
+        "drawn from what it gave",
+        "clip_scope": "each record's part of each of the sums that the events list",
+        "nan_policy": "a record that is not finite counts as zero",
+    } | dict.fromkeys(
+        ("clip_norm", "noise_multiplier", "noise_std_abs", "normaliser",
+         "augmentation_multiplicity", "loss_averaging_inside_clip",
+         "forbidden_layers_check"), _NO_STEPS,
+    )  # fmt: skip
 
 
 def _sampling(facts: AuditFacts, step: Any, *, last: bool) -> Items:
@@ -244,6 +269,8 @@ def _sampling(facts: AuditFacts, step: Any, *, last: bool) -> Items:
 
 
 def _stopping_rule(facts: AuditFacts) -> str:
+    if not facts.steps_committed:
+        return "every release once, as many as were fixed beforehand"
     if facts.steps_charged >= facts.steps_committed:
         return "a number of steps fixed before training"
     return "stopped before the committed number of steps; the claim stays as committed"

@@ -1,6 +1,6 @@
 """Drawing the synthetic data set: class by class, to disk, resumable.
 
-Post-processing: it reads the privately trained weights and nothing else, so any number
+Post-processing: it reads what was released with noise and nothing else, so any number
 of images costs no privacy.
 """
 
@@ -16,22 +16,18 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from core.checkpoints.store import load_checkpoint
-from core.diffusion.samplers import STILL, Churn, check_sampler, sample
 from core.diffusion.views import to_network, to_pixels
 from core.errors import UserError
 from core.events import Watcher
 from core.files import explained, private_folder, read_json, write_json
-from core.parallel import Hardware, choose_hardware, workers
+from core.parallel import Hardware, workers
+from core.synthesis.drawing import Drawing
 from core.synthesis.quotas import Batch, Quotas
 
 BATCH = 64
 
 Naming = Callable[[Tensor], Tensor]
 """float32 [n, c, H, W] in [-1, 1] → int64 [n], the class of each image."""
-
-Drawing = Callable[[int, int, int], Tensor]
-"""(class, first number, count) → float32 [count, c, H, W]."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,62 +70,30 @@ def locate(folder: Path, class_names: Sequence[str], per_class: int) -> Syntheti
 
 
 def synthesise(
-    model: Path,
     folder: Path,
     *,
     class_names: Sequence[str],
     per_class: int,
-    grey: bool,
-    sampler: str,
-    sampler_steps: int,
-    device: str,
+    draw: Drawing,
+    hardware: Hardware,
     watcher: Watcher,
-    guidance: float = 0.0,
-    churn: Churn = STILL,
-    seed: int = 0,
     name: Naming | None = None,
 ) -> SyntheticSet:
     """Draw `per_class` images of every class; images already on disk are kept.
 
     Args:
-        model: A checkpoint folder.
-        grey: Average the colour channels and write one.
-        sampler, sampler_steps, guidance, churn: As `diffusion.samplers.sample` has
-            them.
-        seed: Public; each image depends on it, its class and its number only.
+        draw: What they are drawn from (`synthesis.drawing`).
         name: Says of which class an image is: it then goes there, instead of to the
             class that it was drawn for (`quotas`). Post-processing too, as long as
             whoever names them is.
 
     Raises:
-        UserError: for a count below 1, an unknown sampler, guidance that the network
-            was not trained for, or a full disk.
+        UserError: for a count below 1, or a full disk.
         Stopped: between two batches.
     """
     if per_class < 1:
         raise UserError("The number of images per class must be 1 or more.")
-    check_sampler(sampler, sampler_steps, guidance, churn)
     target = locate(private_folder(folder), class_names, per_class)
-    checkpoint = load_checkpoint(model)
-    hardware = choose_hardware(device)
-    network = checkpoint.network.to(hardware.device)
-
-    def draw(label: int, first: int, count: int) -> Tensor:
-        generator = torch.Generator(hardware.device)
-        generator.manual_seed((seed * 1_000 + label) * 10_000_000 + first)
-        images = sample(
-            network,
-            torch.full((count,), label, device=hardware.device),
-            process=checkpoint.card.predicts,
-            sampler=sampler,
-            steps=sampler_steps,
-            autocast=hardware.autocast(),
-            generator=generator,
-            guidance=guidance,
-            churn=churn,
-        ).cpu()
-        return images.mean(dim=1, keepdim=True) if grey else images
-
     if name is None:
         _draw_all(target, draw, hardware, watcher)
         return target

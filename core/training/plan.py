@@ -19,7 +19,7 @@ from core.privacy.second_opinion import second_epsilon
 from core.training.central import CentralRelease
 from core.training.features import check_resolution
 from core.training.moments import MomentRelease
-from core.training.recipe import Recipe
+from core.training.recipe import MOMENTS, NETWORK, Recipe
 from core.training.teacher import TeacherRelease
 from core.training.wishes import read_budget, read_recipe, starting_card
 from core.workspace import Project
@@ -34,11 +34,11 @@ class Plan:
         budget: What was committed.
         declared_count: Public upper bound on the number of units.
         recipe: All hyper-parameters.
-        checkpoint: The card of the public starting point.
+        checkpoint: The card of the public starting point; None without a network.
         class_names: Declared labels.
         image_channels: 1 for grey images, 3 for colour.
         resolution: Pixels per side.
-        mechanism: DP-SGD.
+        mechanism: DP-SGD; None where the pictures are drawn from the moments.
         moments: The noisy class moments, None without.
         epsilon: ε of all of it at the fine discretisation, ≤ budget.epsilon.
         central: The central images, None without.
@@ -49,11 +49,11 @@ class Plan:
     budget: Budget
     declared_count: int
     recipe: Recipe
-    checkpoint: CheckpointCard
+    checkpoint: CheckpointCard | None
     class_names: tuple[str, ...]
     image_channels: int
     resolution: int
-    mechanism: Mechanism
+    mechanism: Mechanism | None
     moments: MomentRelease | None
     epsilon: float
     central: CentralRelease | None = None
@@ -70,12 +70,25 @@ class Plan:
 
     def steps_among(self, charges: Iterable[Charge]) -> int:
         """How many DP-SGD steps of this plan there are among charges to its run."""
+        if self.mechanism is None:
+            return 0
         step = self.mechanism.charge(1)
         return sum(c.count for c in charges if replace(c, count=1) == step)
+
+    @property
+    def steps(self) -> int:
+        """T, the committed DP-SGD steps."""
+        return 0 if self.mechanism is None else self.mechanism.steps
 
     def sentence(self) -> str:
         """What the custodian reads before spending anything."""
         return promise(self.budget, self.declared_count)
+
+
+def started_from(plan: Plan) -> CheckpointCard:
+    """The card of the network that a plan trains; only asked where there is one."""
+    assert plan.checkpoint is not None
+    return plan.checkpoint
 
 
 def terms(budget: Budget) -> str:
@@ -114,7 +127,7 @@ def _is_patient(unit: PrivacyUnit) -> bool:
 
 
 def charges_of(
-    mechanism: Mechanism,
+    mechanism: Mechanism | None,
     moments: MomentRelease | None,
     central: CentralRelease | None,
     teacher: TeacherRelease | None,
@@ -130,20 +143,25 @@ def charges_of(
         )
     if teacher:
         releases += (teacher.charge(teacher.steps),)
-    return (*releases, mechanism.charge(mechanism.steps))
+    if mechanism:
+        releases += (mechanism.charge(mechanism.steps),)
+    return releases
 
 
 @lru_cache(maxsize=64)
 def bind(
     budget: Budget, declared_count: int, recipe: Recipe, classes: int
 ) -> tuple[
-    Mechanism, MomentRelease | None, CentralRelease | None, TeacherRelease | None
+    Mechanism | None,
+    MomentRelease | None,
+    CentralRelease | None,
+    TeacherRelease | None,
 ]:
     """Calibrate the noise so that everything together keeps the budget.
 
-    Each release alone keeps its share of ε; the steps have what composition leaves,
-    which is more than the rest of ε. Remembered: the plan asks again what its preview
-    has just asked.
+    Each release alone keeps its share of ε; the steps, or the moments where there are
+    none, have what composition leaves, which is more than the rest of ε. Remembered:
+    the plan asks again what its preview has just asked.
 
     Guarantee: the ε of all charges, evaluated together at the fine discretisation, is
     at most `budget.epsilon`.
@@ -155,6 +173,12 @@ def bind(
     if declared_count < 2:
         raise UserError("The declared number of records must be 2 or more.")
     budget.check_delta(declared_count)
+    central = _bind_central(budget, declared_count, recipe, classes)
+    teacher = _bind_teacher(budget, declared_count, recipe, classes)
+    if recipe.pictures == MOMENTS:
+        # PRIVACY: one calibration of the moments together with the teacher.
+        moments = _moments_within(budget, budget.epsilon, recipe, classes, teacher)
+        return None, moments, central, teacher
     mechanism = Mechanism.poisson(
         population=declared_count,
         batch_size=recipe.batch_size,
@@ -163,8 +187,6 @@ def bind(
         steps=recipe.steps,
     )
     moments = _bind_moments(budget, recipe, classes)
-    central = _bind_central(budget, declared_count, recipe, classes)
-    teacher = _bind_teacher(budget, declared_count, recipe, classes)
 
     def at(noise: float) -> tuple[Charge, ...]:
         louder = replace(mechanism, noise_multiplier=noise)
@@ -225,27 +247,37 @@ def _bind_central(
 def _bind_moments(budget: Budget, recipe: Recipe, classes: int) -> MomentRelease | None:
     if recipe.moment_share == 0:
         return None
+    share = budget.epsilon * recipe.moment_share
+    return _moments_within(budget, share, recipe, classes)
+
+
+def _moments_within(
+    budget: Budget,
+    target: float,
+    recipe: Recipe,
+    classes: int,
+    teacher: TeacherRelease | None = None,
+) -> MomentRelease:
+    """Noisy moments that keep ε within `target`, together with this teacher."""
     # Two Gaussian sums of precision p and 1 − p are one Gaussian of precision 1.
     means, squares = recipe.moment_means_share, 1 - recipe.moment_means_share
 
-    def at(noise: float) -> tuple[Charge, ...]:
-        return (
-            Charge(noise_multiplier=noise / means**0.5, count=1),
-            Charge(noise_multiplier=noise / squares**0.5, count=1),
+    def of(noise: float) -> MomentRelease:
+        return MomentRelease(
+            classes=classes,
+            frequencies=recipe.moment_frequencies,
+            mean_norm=recipe.moment_mean_norm,
+            norm=recipe.moment_norm,
+            means_noise=noise / means**0.5,
+            squares_noise=noise / squares**0.5,
+            noise_edge=recipe.moment_noise_edge,
+            residual=recipe.moment_residual,
         )
 
-    share = budget.epsilon * recipe.moment_share
-    noise = calibrate(at, share, budget.delta, budget.relation)
-    return MomentRelease(
-        classes=classes,
-        frequencies=recipe.moment_frequencies,
-        mean_norm=recipe.moment_mean_norm,
-        norm=recipe.moment_norm,
-        means_noise=noise / means**0.5,
-        squares_noise=noise / squares**0.5,
-        noise_edge=recipe.moment_noise_edge,
-        residual=recipe.moment_residual,
-    )
+    def at(noise: float) -> tuple[Charge, ...]:
+        return charges_of(None, of(noise), None, teacher)
+
+    return of(calibrate(at, target, budget.delta, budget.relation))
 
 
 def make_plan(
@@ -265,7 +297,8 @@ def make_plan(
         UserError: when anything does not fit together; nothing is spent.
     """
     budget, recipe = read_budget(project), read_recipe(project)
-    card = starting_card(project, recipe)
+    network = recipe.pictures == NETWORK
+    card = starting_card(project, recipe) if network else None
     if project.declared_count is None:
         raise UserError(
             "Declare a public number of records (declared_count, --declared-count): a "

@@ -32,10 +32,12 @@ class BudgetPreview:
     """What the budget page shows.
 
     Attributes:
-        noise_multiplier: σ of the DP-SGD steps.
+        noise_multiplier: σ of the DP-SGD steps, or of the noisy covariances where
+            there are none.
         epsilon_curve: (step, ε charged after it) from 0 to the last step.
         steps, expected_batch, sampling_probability: Of the mechanism.
-        forecast_seconds: Fine-tuning and sampling on this machine as it is now.
+        forecast_seconds: Fine-tuning and sampling on this machine as it is now; None
+            without a network, which takes minutes.
         sentence: The promise in plain words.
         others: What the same noise gives the unit that was not chosen: for whom, and
             its ε, an upper bound too; infinity when nothing bounds it.
@@ -47,10 +49,24 @@ class BudgetPreview:
     steps: int
     expected_batch: float
     sampling_probability: float
-    forecast_seconds: float
+    forecast_seconds: float | None
     sentence: str
     others: tuple[tuple[str, float], ...]
     warnings: tuple[str, ...]
+
+    def figures(self) -> str:
+        """The mechanism in one line, for people who know it."""
+        if self.forecast_seconds is None:
+            return (
+                f"noise multiplier {self.noise_multiplier:.4f} of the noisy "
+                "covariances; no network is trained, which leaves some minutes"
+            )
+        return (
+            f"noise multiplier {self.noise_multiplier:.4f}, {self.steps} steps of "
+            f"{self.expected_batch:g} expected records (q = "
+            f"{self.sampling_probability:.5g}), about "
+            f"{self.forecast_seconds / 60:.0f} minutes on this machine"
+        )
 
 
 def preview(project: Project) -> BudgetPreview:
@@ -60,8 +76,11 @@ def preview(project: Project) -> BudgetPreview:
         UserError: when a field is out of range, or the fields do not fit together.
     """
     budget, recipe = read_budget(project), read_recipe(project)
-    card, declared = starting_card(project, recipe), declared_count(project)
+    declared = declared_count(project)
     mechanism, *released = bind(budget, declared, recipe, PREVIEW_CLASSES)
+    if mechanism is None:
+        return _without_network(project, budget, declared, charges_of(None, *released))
+    card = starting_card(project, recipe)
     *releases, _ = charges_of(mechanism, *released)
     points = sorted(
         {round(mechanism.steps * k / CURVE_POINTS) for k in range(CURVE_POINTS + 1)}
@@ -84,30 +103,49 @@ def preview(project: Project) -> BudgetPreview:
         forecast_seconds=training_seconds(work, recipe)
         + sampling_seconds(work, recipe, PREVIEW_CLASSES),
         sentence=promise(budget, declared),
-        others=_others(budget, (*releases, mechanism.charge(mechanism.steps))),
+        others=_others(
+            budget, declared, (*releases, mechanism.charge(mechanism.steps))
+        ),
         warnings=_warnings(project, recipe.steps),
     )
 
 
+def _without_network(
+    project: Project, budget: Budget, declared: int, charges: tuple[Charge, ...]
+) -> BudgetPreview:
+    """Of a recipe that draws its pictures from the moments: releases, and no steps."""
+    spent = epsilon(charges, budget.delta, budget.relation)
+    return BudgetPreview(
+        noise_multiplier=charges[1].noise_multiplier,
+        epsilon_curve=((0, spent),),
+        steps=0,
+        expected_batch=float(declared),
+        sampling_probability=1.0,
+        forecast_seconds=None,
+        sentence=promise(budget, declared),
+        others=_others(budget, declared, charges),
+        warnings=_warnings(project, None),
+    )
+
+
 def _others(
-    budget: Budget, charges: tuple[Charge, ...]
+    budget: Budget, declared: int, charges: tuple[Charge, ...]
 ) -> tuple[tuple[str, float], ...]:
     kind = budget.unit.kind
     groups = {1: "one image of a patient"}
     if kind is UnitKind.IMAGE:
         groups = {size: f"a patient with {size} images" for size in GROUPS}
-    most = charges[-1].population
     return tuple(
         (
             whom,
             other_unit_epsilon(charges, kind, size, budget.delta, budget.relation),
         )
         for size, whom in groups.items()
-        if size < most
+        if size < declared
     )
 
 
-def _warnings(project: Project, steps: int) -> tuple[str, ...]:
+def _warnings(project: Project, steps: int | None) -> tuple[str, ...]:
     found = []
     if project.declared_count is None:
         found.append(
@@ -130,7 +168,7 @@ def _warnings(project: Project, steps: int) -> tuple[str, ...]:
             "The bound protects one image. A patient with several images is protected "
             "less: choose the patient as the unit when you know who is who."
         )
-    if steps < 20:
+    if steps is not None and steps < 20:
         found.append(
             f"{steps} steps are few: the images may stay close to public ones."
         )

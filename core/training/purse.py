@@ -64,7 +64,7 @@ class Purse:
 
     def steps_left(self) -> int:
         """Committed steps not yet charged; others may charge them in the meantime."""
-        return self._plan.mechanism.steps - self.steps_charged()
+        return self._plan.steps - self.steps_charged()
 
     def commit(self, charge: Charge) -> None:
         """Write a charge to the ledger; returns when it is on disk.
@@ -81,8 +81,8 @@ class Purse:
 
         Claims are evaluated finely.
         """
-        steps = self._plan.mechanism.steps
-        stride = math.ceil(steps / LOOKS)
+        steps = self._plan.steps
+        stride = max(1, math.ceil(steps / LOOKS))
         ahead = tuple(
             replace(
                 charge.uncapped(),

@@ -18,6 +18,16 @@ from core.training.bundled import recipe_folder, recipe_names
 from core.training.recipe_files import check_kinds, read_recipe_file, refusal
 from core.training.rows import CLASS_ROWS, FRESH, NEAREST
 
+NETWORK, MOMENTS = "network", "moments"
+PICTURES = (NETWORK, MOMENTS)
+UNTRAINED: dict[str, Any] = {
+    "batch_size": 0, "steps": 0, "augmentation_multiplicity": 0, "clip_norm": 0.0,
+    "timestep_weights": (), "timestep_bounds": (), "learning_rate": 0.0,
+    "warmup_steps": 0, "ema_decay": 0.0, "moment_images": 0,
+    "moment_learning_rate": 0.0, "sampler": "", "sampler_steps": 0,
+}  # fmt: skip
+"""The fields that a recipe without a network leaves out, and what they then are."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
@@ -29,6 +39,9 @@ class Recipe:
     Attributes:
         name: File name without ending.
         title: For people.
+        pictures: What the synthetic images are drawn from: "network", or "moments",
+            the noisy class moments themselves. Then no network is trained, there are
+            no steps, and none of the fields that speak of them needs to be given.
         batch_size: Expected units per step (B).
         steps: DP-SGD steps (T).
         augmentation_multiplicity: Views per unit (K).
@@ -38,7 +51,9 @@ class Recipe:
         learning_rate: Adam's, constant after a linear rise over `warmup_steps`.
         warmup_steps: See above.
         ema_decay: Of the averaged weights.
-        moment_share: Share of ε for the noisy class moments; 0 for none.
+        moment_share: Share of ε for the noisy class moments; 0 for none. Without steps
+            it is what the teacher's share leaves of 1, and the moments have what
+            composition leaves, which is more.
         moment_means_share: Of that release's precision, the part for the means.
         moment_frequencies: Low frequencies per axis that the moments describe: of the
             brightness, and of the two colour contrasts.
@@ -110,6 +125,7 @@ class Recipe:
     sampler: str
     sampler_steps: int
     images_per_class: int
+    pictures: str = NETWORK
     trained: tuple[str, ...] = (ALL,)
     lora_rank: int = 0
     needs: str = ""
@@ -143,38 +159,73 @@ class Recipe:
             UserError: naming the field.
         """
         check_kinds(self)
-        positive = ["batch_size", "steps", "augmentation_multiplicity", "clip_norm",
-                    "learning_rate", "images_per_class"]  # fmt: skip
+        if self.pictures not in PICTURES:
+            raise self._refused("pictures", f"one of {', '.join(PICTURES)}")
+        positive = ["images_per_class", *self._check_shares(), *self._check_teacher()]
+        if self.pictures == NETWORK:
+            positive += self._check_training()
+        else:
+            self._check_without_network()
+        for name in positive:
+            if not getattr(self, name) > 0:
+                raise self._refused(name, "above 0")
+        if self.moment_noise_edge < 0:
+            raise self._refused("moment_noise_edge", "0 or more")
+
+    def _check_shares(self) -> list[str]:
+        """The fields of the releases that must be above 0."""
         for name in ("moment_share", "central_share", "teacher_share"):
-            if not 0 <= getattr(self, name) < 1:
+            if not 0 <= getattr(self, name) < 1 and self.pictures == NETWORK:
                 raise self._refused(name, "at least 0 and below 1")
-        if self.moment_share + self.central_share >= 1:
+        if self.moment_share + self.central_share >= 1 and self.pictures == NETWORK:
             raise self._refused("central_share", "below 1 with the moment share")
-        positive += self._check_teacher()
+        positive = []
         if self.moment_share:
-            positive += ["moment_mean_norm", "moment_norm", "moment_images",
-                         "moment_learning_rate"]  # fmt: skip
+            positive += ["moment_mean_norm", "moment_norm"]
             if not 0 < self.moment_means_share < 1:
                 raise self._refused("moment_means_share", "above 0 and below 1")
             brightness, contrasts = self.moment_frequencies
             if brightness < 1 or contrasts < 0:
                 raise self._refused("moment_frequencies", "at least 1 and at least 0")
+            if self.pictures == NETWORK:
+                positive += ["moment_images", "moment_learning_rate"]
         if self.central_share:
             positive += ["central_draws", "central_batch", "central_reduce",
                          "central_images", "central_learning_rate"]  # fmt: skip
-        for name in positive:
-            if not getattr(self, name) > 0:
-                raise self._refused(name, "above 0")
-        for name in ("warmup_steps", "moment_noise_edge", "crop", "steps_at_epsilon"):
+        return positive
+
+    def _check_training(self) -> list[str]:
+        """The fields of DP-SGD and of the sampler that must be above 0."""
+        for name in ("warmup_steps", "crop", "steps_at_epsilon"):
             if getattr(self, name) < 0:
                 raise self._refused(name, "0 or more")
         if not 0 <= self.ema_decay <= 1:
             raise self._refused("ema_decay", "between 0 and 1")
         self._check_network()
         self._check_labels()
-        check_sampler(self.sampler, self.sampler_steps, self.guidance, self.churn)
         check_choice(self.trained, self.lora_rank)
-        _ = self.timesteps
+        positive = ["batch_size", "steps", "augmentation_multiplicity", "clip_norm",
+                    "learning_rate"]  # fmt: skip
+        if not any(getattr(self, name) <= 0 for name in positive):
+            check_sampler(self.sampler, self.sampler_steps, self.guidance, self.churn)
+            _ = self.timesteps
+        return positive
+
+    def _check_without_network(self) -> None:
+        """Pictures from the moments: all of ε is theirs and the teacher's."""
+        if not 0 <= self.teacher_share < 1:
+            raise self._refused("teacher_share", "at least 0 and below 1")
+        if abs(self.moment_share + self.teacher_share - 1) > 1e-9:
+            raise self._refused(
+                "moment_share", f"{1 - self.teacher_share:g}, what the teacher's share "
+                "leaves of 1, for pictures from the moments",
+            )  # fmt: skip
+        for name in (*UNTRAINED, "network", "central_share", "lora_rank", "guidance"):
+            if getattr(self, name):
+                raise self._refused(
+                    name,
+                    "left out for pictures from the moments: no network is trained",
+                )
 
     def _check_teacher(self) -> list[str]:
         """The fields that must be above 0."""
@@ -184,7 +235,8 @@ class Recipe:
             return []
         if not self.moment_share:
             raise self._refused("teacher_share", "0 without noisy moments")
-        if self.moment_share + self.central_share + self.teacher_share >= 1:
+        shares = self.moment_share + self.central_share + self.teacher_share
+        if shares >= 1 and self.pictures == NETWORK:
             raise self._refused("teacher_share", "below 1 with the other shares")
         return ["teacher_steps", "teacher_components", "teacher_learning_rate"]
 
@@ -248,4 +300,10 @@ def load_recipe(name: str, **changes: Any) -> Recipe:
     Raises:
         UserError: when there is none, a field is missing, unknown or out of range.
     """
-    return read_recipe_file(Recipe, name, recipe_folder(), recipe_names(), changes)
+    return read_recipe_file(
+        Recipe, name, recipe_folder(), recipe_names(), changes, blank=_blank
+    )
+
+
+def _blank(content: dict[str, Any]) -> dict[str, Any]:
+    return UNTRAINED if content.get("pictures") == MOMENTS else {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import tomllib
+from collections.abc import Callable
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
@@ -62,11 +63,13 @@ def read_recipe_file(
     folder: Path,
     known: tuple[str, ...],
     changes: dict[str, Any],
+    blank: Callable[[dict[str, Any]], dict[str, Any]] = lambda _: {},
 ) -> R:
     """Read a recipe of this kind; `changes` that are not None replace its fields.
 
     Args:
         name: One of `known`, which lie in `folder`, or the path of a TOML file.
+        blank: What is in the file → fields that need not be in it, and their values.
 
     Raises:
         UserError: when there is none, a field is missing, unknown or out of range.
@@ -85,7 +88,7 @@ def read_recipe_file(
         raise UserError(
             f"The recipe {path} is not valid TOML ({error}): correct that line."
         ) from None
-    content = {"name": path.stem} | content
+    content = {"name": path.stem} | blank(content) | content
     content |= {key: value for key, value in changes.items() if value is not None}
     own = fields(kind)  # type: ignore[arg-type]
     known_fields = {field.name for field in own}

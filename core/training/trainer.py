@@ -37,11 +37,11 @@ from core.training.distributed import ProcessLost, crew
 from core.training.forecast import workload
 from core.training.frozen import narrow
 from core.training.gradients import Sum
-from core.training.plan import Plan, plan_facts
+from core.training.plan import Plan, plan_facts, started_from
 from core.training.purse import Purse
 from core.training.state import TrainingState, load_newest, save_state
 from core.training.units import UnitImages, group_units
-from core.training.warmup import public_network, warmed_up
+from core.training.warmup import public_network, release, warmed_up
 
 SECONDS_BETWEEN_STATES = 60.0
 MODEL = "model"
@@ -49,10 +49,11 @@ MODEL = "model"
 
 @dataclass(frozen=True, kw_only=True)
 class FineTuned:
-    """The private fine-tune's result, a checkpoint folder.
+    """The private fine-tune's result.
 
     Attributes:
-        folder: Holds the averaged weights, their config and card.
+        folder: A checkpoint: the averaged weights, their config and card. Not there
+            where the pictures are drawn from the moments.
         updates: Steps that reached the weights.
         steps_charged: Steps that the ledger charged; never fewer.
         epsilon_charged: ε of everything charged to this run.
@@ -86,6 +87,8 @@ def fine_tune(
     hardware = choose_hardware(device)
     units = group_units(dataset, plan.budget.unit)
     purse = Purse(plan, dataset.fingerprint, ledger)
+    if plan.mechanism is None:
+        return _without_network(plan, units, purse, folder, hardware, watcher)
     network = _start(plan, units, purse, folder, hardware, watcher)
     _descend(plan, network, units, purse, folder, hardware, watcher)
     charged = purse.steps_charged()
@@ -100,6 +103,27 @@ def fine_tune(
         steps_charged=charged,
         epsilon_charged=purse.epsilon(),
     )
+
+
+def _without_network(
+    plan: Plan, units: UnitImages, purse: Purse, folder: Path, hardware: Hardware,
+    watcher: Watcher,
+) -> FineTuned:  # fmt: skip
+    """The noisy releases alone, which the pictures are drawn from.
+
+    Raises:
+        UserError: when the moments were paid for and lost; they are never made twice.
+    """
+    if release(plan, units, purse, folder, hardware, watcher) is None:
+        raise UserError(
+            f"The noisy moments in {folder} were charged, and then lost when the "
+            "program was stopped: restore the folder from a backup, or start a new "
+            "project; what was charged stays charged."
+        )
+    return FineTuned(
+        folder=folder / MODEL, updates=0, steps_charged=0,
+        epsilon_charged=purse.epsilon(),
+    )  # fmt: skip
 
 
 def _start(
@@ -142,7 +166,8 @@ def _descend(
     watcher.progress("Looking for the fastest way to train", 0, 1)
     limit = plan.budget.unit.max_images_per_unit
     device = hardware.device.type
-    pace = gradients.find_pace(workload(plan.checkpoint, plan.recipe, limit, device))
+    work = workload(started_from(plan), plan.recipe, limit, device)
+    pace = gradients.find_pace(work)
     invite = partial(invitation, plan, hardware, pace, state.updates)
     with (
         crew(invite) as others,
@@ -206,7 +231,7 @@ def summing(
     with gradients.summing(
         plan.recipe,
         network,
-        plan.checkpoint.predicts,
+        started_from(plan).predicts,
         hardware,
         pace,
         images_per_unit=plan.budget.unit.max_images_per_unit,
@@ -268,6 +293,7 @@ def _save_model(
     network: DenoisingNetwork, plan: Plan, folder: Path, updates: int
 ) -> None:
     (folder / WEIGHTS).unlink(missing_ok=True)
+    card = started_from(plan)
     save_checkpoint(
         network,
         folder,
@@ -276,9 +302,9 @@ def _save_model(
         title="Privately fine-tuned",
         description=plan.sentence(),
         licence="for the custodian to choose",
-        pretraining_data=f"started from {plan.checkpoint.name}",
-        pretraining_licences=plan.checkpoint.licence,
-        parameterisation=plan.checkpoint.parameterisation,
+        pretraining_data=f"started from {card.name}",
+        pretraining_licences=card.licence,
+        parameterisation=card.parameterisation,
         steps=updates,
         batch_size=plan.recipe.batch_size,
         command="sfumato run",

@@ -30,7 +30,7 @@ from core.training.moments import (
     release_moments,
     save_moments,
 )
-from core.training.plan import Plan
+from core.training.plan import Plan, started_from
 from core.training.public import PublicTraining, train
 from core.training.purse import Purse
 from core.training.rows import PseudoImages, Rows, check_rows, choose_rows
@@ -45,7 +45,7 @@ from core.training.teacher import (
 from core.training.units import UnitImages
 
 WARMUP_BATCH = 64
-TEACHER = "teacher.safetensors"
+MOMENTS_FILE, TEACHER = "moments.safetensors", "teacher.safetensors"
 LEARNED_SPREAD, RANDOM_SPREAD = 0.1, 1.0
 """Of fresh label rows, in parts of the public rows' own: a trained network expects rows
 near those that it knows; one that starts from nothing has no use for rows alike."""
@@ -57,13 +57,14 @@ def public_network(plan: Plan, rows: Rows = ()) -> DenoisingNetwork:
     Args:
         rows: The public classes that each begins as; without, every label is fresh.
     """
-    public = load_checkpoint(plan.checkpoint.folder)
+    card = started_from(plan)
+    public = load_checkpoint(card.folder)
     return adapt_classes(
         public.network,
         len(plan.class_names),
         generator=torch.Generator().manual_seed(0),
         public_rows=rows,
-        spread=RANDOM_SPREAD if is_scratch(plan.checkpoint.name) else LEARNED_SPREAD,
+        spread=RANDOM_SPREAD if is_scratch(card.name) else LEARNED_SPREAD,
         null_class=plan.recipe.label_dropout > 0,
     )
 
@@ -97,16 +98,16 @@ def warmed_up(
     Guarantee: the private images are read by the releases only, each charged first and
     made at most once; all else is post-processing.
     """
-    public = load_checkpoint(plan.checkpoint.folder).network
+    card = started_from(plan)
+    public = load_checkpoint(card.folder).network
     check_rows(plan.recipe.class_rows, public)
     lessons = _central(plan, units, purse, folder, watcher)
-    if moments := _released_moments(plan, units, purse, folder, watcher):
+    if moments := release(plan, units, purse, folder, hardware, watcher):
         lessons.append(_of_moments(plan, moments))
-        _fit_teacher(plan, moments, units, purse, folder, hardware, watcher)
     rows = choose_rows(
         plan.recipe.class_rows,
         public.to(hardware.device),
-        plan.checkpoint.predicts,
+        card.predicts,
         len(plan.class_names),
         lessons[-1].draw if lessons else None,
         hardware,
@@ -116,6 +117,20 @@ def warmed_up(
         telling = _telling(watcher, epsilon=purse.epsilon())
         _learn(plan, network, lesson, folder, hardware, telling)
     return network
+
+
+def release(
+    plan: Plan, units: UnitImages, purse: Purse, folder: Path, hardware: Hardware,
+    watcher: Watcher,
+) -> ClassMoments | None:  # fmt: skip
+    """The noisy moments and the private teacher, or what is left of them to do.
+
+    Guarantee: the private images are read by the releases that the plan holds, each
+    charged first and made at most once.
+    """
+    if moments := _released_moments(plan, units, purse, folder, watcher):
+        _fit_teacher(plan, moments, units, purse, folder, hardware, watcher)
+    return moments
 
 
 def _telling(watcher: Watcher, **figures: float) -> Watcher:
@@ -203,7 +218,7 @@ def _fit_teacher(
 def _released_moments(
     plan: Plan, units: UnitImages, purse: Purse, folder: Path, watcher: Watcher
 ) -> ClassMoments | None:
-    path = folder / "moments.safetensors"
+    path = folder / MOMENTS_FILE
     if path.is_file():
         return load_moments(path)
     # PRIVACY: a release that was begun is paid for; it is never made twice.
@@ -244,7 +259,7 @@ def _learn(
             crop=lesson.crop,
             label_dropout=plan.recipe.label_dropout,
         ),
-        parameterisation=plan.checkpoint.predicts,
+        parameterisation=started_from(plan).predicts,
         hardware=hardware,
         activity=lesson.activity,
         watcher=watcher,

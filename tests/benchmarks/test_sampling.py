@@ -20,7 +20,9 @@ from core.diffusion.presets import DPDM_COLOUR
 from core.diffusion.process import Process
 from core.diffusion.samplers import sample
 from core.events import Watcher
+from core.parallel import choose_hardware
 from core.synthesis import sampling
+from core.synthesis.drawing import from_network
 from core.synthesis.sampling import synthesise
 
 STEPS, BATCH, BATCHES, ROUNDS = 10, 64, 2, 3
@@ -89,15 +91,19 @@ def test_a_data_set_to_disk(network, pipeline, tmp_path, monkeypatch):
     places = iter(range(1000))
 
     def ours() -> object:
+        hardware = choose_hardware("cpu")
         return synthesise(
-            tmp_path / "model",
             tmp_path / f"ours-{next(places)}",
             class_names=("one",),
             per_class=BATCH * BATCHES,
-            grey=False,
-            sampler="ddim",
-            sampler_steps=STEPS,
-            device="cpu",
+            draw=from_network(
+                tmp_path / "model",
+                grey=False,
+                sampler="ddim",
+                sampler_steps=STEPS,
+                hardware=hardware,
+            ),
+            hardware=hardware,
             watcher=Watcher(),
         )
 

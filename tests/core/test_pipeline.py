@@ -15,7 +15,7 @@ from core.events import Watcher
 from core.privacy.ledger import Ledger
 from core.privacy.lifetime import Cap
 from core.spending import open_ledger
-from core.synthesis import sampling
+from core.synthesis import drawing
 from core.training import purse
 from core.workspace import Project, Workspace
 from tests.core.tiny import make_checkpoint, make_dataset, write_recipe
@@ -190,13 +190,13 @@ def test_images_are_drawn_as_the_recipe_says(workspace, project, monkeypatch):
     path.write_text("\n".join([text, *lines]))
     plan = planned(workspace, project)
     pipeline.fine_tune(workspace, plan, make_dataset(), Watcher())
-    asked, real = [], sampling.sample
+    asked, real = [], drawing.sample
 
     def recording(*arguments, **options):
         asked.append(options)
         return real(*arguments, **options)
 
-    monkeypatch.setattr(sampling, "sample", recording)
+    monkeypatch.setattr(drawing, "sample", recording)
     pipeline.synthesise(workspace, plan, Watcher())
     assert {(a["guidance"], a["churn"]) for a in asked} == {(1.5, Churn(amount=2.0))}
 

@@ -12,9 +12,13 @@ import torch
 from core.diffusion.samplers import Churn
 from core.errors import Stopped, UserError
 from core.events import Watcher
-from core.synthesis import sampling
+from core.parallel import choose_hardware
+from core.synthesis import drawing, sampling
+from core.synthesis.drawing import from_network
 from core.synthesis.sampling import synthesise
 from tests.core.tiny import make_checkpoint
+
+HARDWARE = choose_hardware("cpu")
 
 
 @pytest.fixture
@@ -25,16 +29,20 @@ def model(tmp_path, monkeypatch):
 
 
 def draw(model: Path, folder: Path, **changes):
+    of_sampler = {"grey": False, "sampler": "ddim", "sampler_steps": 2}
+    of_sampler |= {
+        key: changes.pop(key)
+        for key in ("grey", "sampler", "sampler_steps", "guidance", "churn", "seed")
+        if key in changes
+    }
     wishes = {
         "class_names": ("dark", "bright"),
         "per_class": 5,
-        "grey": False,
-        "sampler": "ddim",
-        "sampler_steps": 2,
-        "device": "cpu",
+        "hardware": HARDWARE,
         "watcher": Watcher(),
     }
-    return synthesise(model, folder, **(wishes | changes))
+    drawn_from = from_network(model, hardware=HARDWARE, **of_sampler)
+    return synthesise(folder, draw=drawn_from, **(wishes | changes))
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -75,19 +83,19 @@ def test_what_is_there_is_not_drawn_again(model, tmp_path, monkeypatch):
     def never(*_, **__):
         raise AssertionError("drew again")
 
-    monkeypatch.setattr(sampling, "sample", never)
+    monkeypatch.setattr(drawing, "sample", never)
     assert draw(model, tmp_path / "a").per_class == 5
 
 
 def test_the_samplers_settings_reach_the_sampler(model, tmp_path, monkeypatch):
     given = []
-    drawn = sampling.sample
+    drawn = drawing.sample
 
     def telling(network, labels, **settings):
         given.append(settings)
         return drawn(network, labels, **settings)
 
-    monkeypatch.setattr(sampling, "sample", telling)
+    monkeypatch.setattr(drawing, "sample", telling)
     churn = Churn(amount=3.0, from_sigma=0.1, to_sigma=9.0, noise=1.007)
     draw(
         model, tmp_path / "a", per_class=1, sampler="heun", sampler_steps=3, churn=churn
@@ -202,7 +210,7 @@ def test_what_was_named_is_neither_drawn_nor_named_again(model, tmp_path, monkey
         raise AssertionError("again")
 
     with monkeypatch.context() as patch:
-        patch.setattr(sampling, "sample", never)
+        patch.setattr(drawing, "sample", never)
         assert draw(model, tmp_path / "a", name=never).unnamed == first.unnamed
     assert contents(tmp_path / "a") == before
     # Another number of images places them anew, without any that are too many.

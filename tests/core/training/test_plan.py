@@ -175,8 +175,10 @@ def test_a_recipe_with_a_field_left_out_names_it(tmp_path):
 def test_every_bundled_recipe_loads():
     assert {"demo", "starter"} <= set(recipe_names())
     for name in recipe_names():
-        assert load_recipe(name).name == name
-        assert load_recipe(name, steps=7).steps == 7
+        recipe = load_recipe(name)
+        assert recipe.name == name
+        if recipe.pictures == "network":
+            assert load_recipe(name, steps=7).steps == 7
 
 
 def test_the_preview_says_what_the_plan_will(project, monkeypatch):

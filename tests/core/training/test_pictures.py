@@ -1,0 +1,218 @@
+"""Pictures from the moments: no network, all of the budget in the releases."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from core import pipeline
+from core.errors import Stopped, UserError
+from core.events import Watcher
+from core.privacy.accounting import Charge, epsilon
+from core.release.verify import verify
+from core.spending import open_ledger
+from core.training import trainer
+from core.training.plan import bind, charges_of, plan_facts, plan_from_facts
+from core.training.recipe import UNTRAINED, load_recipe
+from core.training.warmup import MOMENTS_FILE, TEACHER
+from core.workspace import Project, Workspace
+from tests.core.tiny import make_dataset, write_recipe
+from tests.core.tiny import make_plan as tiny_plan
+
+
+def write(folder, **changes):
+    """The tiny recipe, its pictures from the moments, without the network's fields."""
+    wishes = {
+        "pictures": '"moments"', "moment_share": 0.6, "teacher_share": 0.4,
+        "teacher_steps": 3, "teacher_labels": "true",
+    } | changes  # fmt: skip
+    path = write_recipe(folder, **wishes)
+    lines = [
+        line
+        for line in path.read_text().splitlines()
+        if line.split(" = ")[0] not in UNTRAINED.keys() - changes.keys()
+    ]
+    path.write_text("\n".join(lines))
+    return path
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch) -> Project:
+    monkeypatch.setenv("SFUMATO_HOME", str(tmp_path / "home"))
+    return Project(
+        resolution=8, declared_count=40, epsilon=1.0, delta=1e-3, device="cpu",
+        recipe=str(write(tmp_path)), checkpoint="there is none of this name",
+    )  # fmt: skip
+
+
+@pytest.fixture
+def workspace(tmp_path, project):
+    with Workspace.open(tmp_path / "project") as opened:
+        opened.save_project(project)
+        yield opened
+
+
+def planned(workspace, project, dataset):
+    workspace.finish("dataset", {"fingerprint": dataset.fingerprint})
+    return pipeline.make_plan(workspace, project, dataset, Watcher())
+
+
+def charged(workspace, dataset) -> tuple[Charge, ...]:
+    with open_ledger(workspace) as ledger:
+        return ledger.charged(dataset.fingerprint)
+
+
+# The recipe.
+
+
+def test_what_a_network_needs_need_not_be_given(tmp_path):
+    recipe = load_recipe(str(write(tmp_path)))
+    assert (recipe.pictures, recipe.steps, recipe.sampler) == ("moments", 0, "")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"steps": 3}, "steps must be left out"),
+        ({"batch_size": 4}, "batch size must be left out"),
+        ({"central_share": 0.1}, "central share must be left out"),
+        ({"moment_share": 0.5}, "moment share must be 0.6"),
+        (
+            {"moment_share": 0, "teacher_share": 0, "teacher_labels": "false"},
+            "moment share must be 1",
+        ),
+        ({"teacher_share": 1.0, "moment_share": 0.0}, "teacher share must be"),
+        ({"teacher_steps": 0}, "teacher steps must be above 0"),
+        ({"moment_mean_norm": 0.0}, "moment mean norm must be above 0"),
+    ],
+)
+def test_a_recipe_that_cannot_be_meant_is_refused(tmp_path, changes, words):
+    with pytest.raises(UserError, match=words):
+        load_recipe(str(write(tmp_path, **changes)))
+
+
+def test_other_pictures_do_not_exist(tmp_path):
+    path = write_recipe(tmp_path, pictures='"dreams"')
+    with pytest.raises(UserError, match="pictures must be one of network, moments"):
+        load_recipe(str(path))
+
+
+@pytest.mark.parametrize("name", sorted(UNTRAINED))
+def test_a_network_still_needs_all_of_its_own(tmp_path, name):
+    path = write_recipe(tmp_path)
+    lines = [line for line in path.read_text().splitlines() if not line.startswith(
+        f"{name} =")]  # fmt: skip
+    path.write_text("\n".join(lines))
+    with pytest.raises(UserError, match=name):
+        load_recipe(str(path))
+
+
+# The budget.
+
+
+@pytest.mark.parametrize("teacher_share", [0.0, 0.4])
+def test_the_moments_have_what_the_teacher_leaves(tmp_path, teacher_share):
+    wishes = {"moment_share": 1 - teacher_share, "teacher_share": teacher_share}
+    labels = "true" if teacher_share else "false"
+    recipe = load_recipe(str(write(tmp_path, **wishes, teacher_labels=labels)))
+    budget = tiny_plan(tmp_path).budget
+    mechanism, moments, central, teacher = bind(budget, 80, recipe, 2)
+    assert (
+        mechanism is None
+        and central is None
+        and (teacher is None) == (teacher_share == 0)
+    )
+    charges = charges_of(None, moments, None, teacher)
+    together = epsilon(charges, budget.delta, budget.relation)
+    assert 0.99 * budget.epsilon < together <= budget.epsilon
+    alone = epsilon(charges[:2], budget.delta, budget.relation)
+    # Composition: they have more than their share of ε.
+    assert alone > (1 - teacher_share) * 0.99 * budget.epsilon
+    if teacher:
+        assert alone > 1.2 * (1 - teacher_share) * budget.epsilon
+
+
+# The run.
+
+
+def test_a_whole_run_from_the_plan_to_a_release_that_holds(
+    workspace, project, tmp_path
+):
+    dataset = make_dataset(30, held_out=6)
+    plan = planned(workspace, project, dataset)
+    assert plan.mechanism is None and plan.checkpoint is None and plan.steps == 0
+    assert plan_from_facts(json.loads(json.dumps(plan_facts(plan)))) == plan
+    tuned = pipeline.fine_tune(workspace, plan, dataset, Watcher())
+    assert (tuned.updates, tuned.steps_charged) == (0, 0)
+    assert charged(workspace, dataset) == plan.charges()
+    assert not (workspace.path / "training" / "model" / "weights").exists()
+    synthetic = pipeline.synthesise(workspace, plan, Watcher())
+    images, labels = synthetic.read()
+    assert images.shape == (6, 8, 8, 3) and labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert images[labels == 1].mean() > images[labels == 0].mean() + 20
+    release = pipeline.export(workspace, plan, tmp_path / "release", Watcher())
+    found = verify(release.folder)
+    assert found.holds, found.findings
+    audit = json.loads((release.folder / "audit.json").read_text())
+    assert audit["steps_committed"] == 0
+    assert audit["public_model"]["name"] == "none"
+    assert "no network is trained" in audit["clip_norm"]
+    assert "DP-SGD" not in json.dumps(audit)
+    # A second time nothing is read and nothing charged.
+    assert pipeline.fine_tune(workspace, plan, dataset, Watcher()) == tuned
+    assert charged(workspace, dataset) == plan.charges()
+
+
+def test_a_stopped_run_goes_on_and_charges_no_more(workspace, project):
+    dataset = make_dataset(30)
+    plan = planned(workspace, project, dataset)
+    training = workspace.path / "training"
+    while True:
+        before = len(charged(workspace, dataset))
+        begun = (training / TEACHER).is_file()
+        try:
+            pipeline.fine_tune(
+                workspace, plan, dataset, Watcher(stop_requested=lambda: True)
+            )
+        except Stopped:
+            assert begun or len(charged(workspace, dataset)) > before
+            continue
+        break
+    assert charged(workspace, dataset) == plan.charges()
+
+
+def test_moments_that_were_lost_are_not_made_again(workspace, project, monkeypatch):
+    dataset = make_dataset(30)
+    plan = planned(workspace, project, dataset)
+    with monkeypatch.context() as patch:
+        patch.setattr("core.training.warmup.save_moments", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            pipeline.fine_tune(workspace, plan, dataset, Watcher())
+    spent = charged(workspace, dataset)
+    assert len(spent) == 2
+    with pytest.raises(UserError, match="charged, and then lost"):
+        pipeline.fine_tune(workspace, plan, dataset, Watcher())
+    assert charged(workspace, dataset) == spent
+
+
+def test_no_network_is_looked_at(workspace, project, monkeypatch):
+    for name in ("public_network", "warmed_up"):
+        monkeypatch.setattr(trainer, name, None)
+    monkeypatch.setattr(trainer.gradients, "find_pace", None)
+    dataset = make_dataset(30)
+    plan = planned(workspace, project, dataset)
+    pipeline.fine_tune(workspace, plan, dataset, Watcher())
+    assert (workspace.path / "training" / MOMENTS_FILE).is_file()
+
+
+def test_the_preview_says_what_the_plan_will_be(workspace, project):
+    found = pipeline.preview(project)
+    plan = planned(workspace, project, make_dataset(30))
+    assert found.noise_multiplier == plan.moments.squares_noise
+    assert found.steps == 0 and "no network" in found.figures()
+    assert found.epsilon_curve[-1][1] <= project.epsilon
+    assert not any("steps are few" in warning for warning in found.warnings)
+    more = pipeline.preview(replace(project, epsilon=2.0))
+    assert more.noise_multiplier < found.noise_multiplier
