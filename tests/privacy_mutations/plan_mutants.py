@@ -38,9 +38,18 @@ PLAN_MUTANTS = (
     Mutant(
         name="fewer steps are accounted than are made",
         file=PLAN,
-        correct="(*releases, mechanism.charge(mechanism.steps))",
-        wrong="(*releases, mechanism.charge(mechanism.steps - 1))",
+        correct="releases += (mechanism.charge(mechanism.steps),)",
+        wrong="releases += (mechanism.charge(mechanism.steps - 1),)",
         tests=(IN_PLAN + "test_the_calibration_is_over_everything",),
+    ),
+    Mutant(
+        name="pictures from the moments forget what the teacher costs",
+        file=PLAN,
+        correct="return charges_of(None, of(noise), None, teacher)",
+        wrong="return charges_of(None, of(noise), None, None)",
+        tests=(
+            "training/test_pictures.py::test_the_moments_have_what_the_teacher_leaves",
+        ),
     ),
     Mutant(
         name="any delta will do",
@@ -126,8 +135,8 @@ PURSE_MUTANTS = (
     Mutant(
         name="one step more than was committed",
         file=PURSE,
-        correct="return self._plan.mechanism.steps - self.steps_charged()",
-        wrong="return self._plan.mechanism.steps + 1 - self.steps_charged()",
+        correct="return self._plan.steps - self.steps_charged()",
+        wrong="return self._plan.steps + 1 - self.steps_charged()",
         tests=(IN_PURSE + "test_it_counts_what_the_ledger_holds",),
     ),
     Mutant(
