@@ -214,8 +214,7 @@ SPENDING_MUTANTS = (
         correct='return hmac.digest(key, head.encode(), "sha256").hex()',
         wrong="return head",
         tests=(
-            "test_pipeline.py::"
-            "test_a_release_confirms_no_guess_at_the_private_files",
+            "test_pipeline.py::test_a_release_confirms_no_guess_at_the_private_files",
         ),
     ),
     Mutant(
@@ -224,8 +223,7 @@ SPENDING_MUTANTS = (
         correct="secrets.token_hex(32)",
         wrong='"00" * 32',
         tests=(
-            "test_pipeline.py::"
-            "test_a_release_confirms_no_guess_at_the_private_files",
+            "test_pipeline.py::test_a_release_confirms_no_guess_at_the_private_files",
         ),
     ),
     Mutant(
