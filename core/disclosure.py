@@ -88,12 +88,14 @@ def audit_facts(
     epsilon_charged: float,
     lifetime_epsilon: float,
     lifetime_runs: int,
-    ledger_head: str,
+    sealed_head: str,
     unnamed: tuple[int, ...] | None = None,
 ) -> AuditFacts:
     """The facts of one release; all of them may be published.
 
     Args:
+        sealed_head: Of the ledger, as `spending.sealed_head` gives it; never the head
+            itself.
         unnamed: As `SyntheticSet` has it: post-processing of what was released.
     """
     recipe, mechanism, unit = plan.recipe, plan.mechanism, plan.budget.unit
@@ -148,7 +150,12 @@ def audit_facts(
         },
         lifetime_epsilon=lifetime_epsilon,
         lifetime_runs=lifetime_runs,
-        ledger={"head": ledger_head},
+        ledger={
+            "sealed_head": sealed_head,
+            "seal": "HMAC-SHA256 of the ledger's head with a key that the custodian "
+            "keeps: the head itself would let an outsider confirm a guess at the "
+            "private files",
+        },
         checkpoint=public_model(plan.checkpoint, project),
         rng_statement=STATEMENT,
         floating_point_statement=(

@@ -31,6 +31,7 @@ from core.spending import (
     alone_with,
     open_ledger,
     refuse_above_cap,
+    sealed_head,
     spending_so_far,
     spending_with,
 )
@@ -285,7 +286,7 @@ def export(
     project = workspace.project or Project()
     with open_ledger(workspace) as ledger:
         spent = spending_so_far(ledger, plan, fingerprint)
-        head = ledger.head()
+        head = sealed_head(workspace, ledger.head())
     facts = audit_facts(
         plan,
         project,
@@ -299,7 +300,7 @@ def export(
         epsilon_charged=spent.of_run,
         lifetime_epsilon=spent.of_all,
         lifetime_runs=spent.runs,
-        ledger_head=head,
+        sealed_head=head,
         unnamed=synthetic.unnamed,
     )
     release = export_release(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hmac
 import os
+import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from core.errors import UserError
-from core.files import private_folder
+from core.files import private_folder, read_json, write_json
 from core.privacy.accounting import Charge
 from core.privacy.ledger import Account, Ledger, added
 from core.privacy.lifetime import comparable, lifetime_epsilon
@@ -16,6 +18,8 @@ from core.training.plan import Plan
 from core.workspace import Workspace, locked, user_folder, witness_folder
 
 HEAD = "ledger-head.json"
+SEAL = "ledger-seal.json"
+"""Key of `sealed_head`; it stays in the project folder."""
 
 
 @contextmanager
@@ -33,6 +37,27 @@ def open_ledger(workspace: Workspace | None = None) -> Iterator[Ledger]:
         yield ledger
     finally:
         ledger.close()
+
+
+def sealed_head(workspace: Workspace, head: str) -> str:
+    """A head of the ledger as a release may show it: 64 hexadecimal digits.
+
+    The custodian can show later to which state of the ledger a release belongs, by the
+    key and the ledger. To everybody else it says nothing.
+
+    Guarantee: without the key, which nobody outside the project has, the result tells
+    no head from another (HMAC-SHA256 with a key of 256 bits).
+
+    Raises:
+        UserError: when the key cannot be read or written.
+    """
+    path = workspace.path / SEAL
+    if not path.is_file():
+        write_json(path, {"key": secrets.token_hex(32)})
+    key = bytes.fromhex(read_json(path)["key"])
+    # PRIVACY: the head is a hash over the fingerprint of the private files and things
+    # that a report tells or a clock gives away: it would confirm a guess at one image.
+    return hmac.digest(key, head.encode(), "sha256").hex()
 
 
 @contextmanager

@@ -142,6 +142,9 @@ def private_sum(
 ) -> Tensor:
     """A sum over all units, released once: float32, of the shape of the sum.
 
+    A sum in double precision gets its noise before it is rounded: among a million units
+    the rounding to single precision alone would move it by some hundredths.
+
     Guarantee: with a sum that one unit moves by at most `sensitivity` in L2 norm, the
     result is one use of the Gaussian mechanism with this noise multiplier, and the
     ledger held its charge before any record was read.
@@ -152,7 +155,8 @@ def private_sum(
 
 
 def _with_noise(total: Tensor, standard_deviation: float) -> Tensor:
-    """`total` in single precision, plus fresh noise once."""
+    """`total` plus fresh noise once, then in single precision."""
     noise = gaussian(total.numel(), standard_deviation).view(total.shape)
-    # PRIVACY: the only way out of this file.
-    return total.to(torch.float32) + noise.to(total.device)
+    # PRIVACY: the only way out of this file. A sum that is rounded before its noise may
+    # move by more than its sensitivity.
+    return (total + noise.to(total.device)).to(torch.float32)

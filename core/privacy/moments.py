@@ -41,7 +41,7 @@ def shortened(vectors: Tensor, clip_norm: float) -> Tensor:
 
 
 def sum_of_means(data: Contributions, clip_norm: float) -> Tensor:
-    """Σ weight·(z/C, 1)/√2 per class, z shortened to norm C: float32 [classes, d + 1].
+    """Σ weight·(z/C, 1)/√2 per class, z shortened to norm C: float64 [classes, d + 1].
 
     The last column counts, so that a mean is the ratio of two released figures, and
     the true size of a class is never used.
@@ -53,7 +53,7 @@ def sum_of_means(data: Contributions, clip_norm: float) -> Tensor:
     rows = torch.cat([short, torch.ones(len(short), 1)], dim=1) / 2**0.5
     rows = rows * data.weights[:, None]
     total = torch.zeros(data.classes, rows.shape[1], dtype=torch.float64)
-    return total.index_add_(0, data.labels, rows.double()).float()
+    return total.index_add_(0, data.labels, rows.double())
 
 
 def sum_of_squares(data: Contributions, means: Tensor, clip_norm: float) -> Tensor:
@@ -66,7 +66,7 @@ def sum_of_squares(data: Contributions, means: Tensor, clip_norm: float) -> Tens
     in L2 norm: ‖r rᵀ‖ = ‖r‖² ≤ C² for each row, and weights of sum ≤ 1.
 
     Returns:
-        float32 [classes, d·(d+1)/2].
+        float64 [classes, d·(d+1)/2].
     """
     centred = data.coefficients - means[data.labels]
     rows = shortened(centred, clip_norm) * data.weights.sqrt()[:, None]
@@ -77,7 +77,7 @@ def sum_of_squares(data: Contributions, means: Tensor, clip_norm: float) -> Tens
     for label in range(data.classes):
         own = rows[data.labels == label].double()
         square = own.T @ own
-        sums.append((square[upper[0], upper[1]] * stretch).float())
+        sums.append(square[upper[0], upper[1]] * stretch)
     return torch.stack(sums)
 
 

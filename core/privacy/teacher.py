@@ -47,11 +47,11 @@ def sum_of_gradients(data: Lessons, model: Tensor) -> Tensor:
         model: float32 [classes, d].
 
     Returns:
-        float32 [classes, d].
+        float64 [classes, d].
     """
     total = torch.zeros(model.shape, dtype=torch.float64)
     if not len(data.units):
-        return total.float()
+        return total
     parts = [slice(k, k + CHUNK) for k in range(0, len(data.units), CHUNK)]
     lengths = torch.zeros(int(data.units.max()) + 1, dtype=torch.float64)
     for part in parts:
@@ -62,7 +62,7 @@ def sum_of_gradients(data: Lessons, model: Tensor) -> Tensor:
     for part in parts:
         errors, rows, _ = _terms(data, part, model)
         total += (errors * scales[data.units[part], None]).T @ rows
-    return total.float()
+    return total
 
 
 def _terms(data: Lessons, part: slice, model: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -251,7 +251,7 @@ def test_the_audit_says_what_was_declared(planned, changes, field, said):
         epsilon_charged=0.1,
         lifetime_epsilon=0.1,
         lifetime_runs=1,
-        ledger_head="0" * 64,
+        sealed_head="0" * 64,
     )
     text = str(getattr(facts, field))
     assert said in text

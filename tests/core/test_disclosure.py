@@ -23,7 +23,7 @@ def stated(plan, **more) -> dict:
         epsilon_charged=0.5,
         lifetime_epsilon=0.5,
         lifetime_runs=1,
-        ledger_head="0" * 64,
+        sealed_head="0" * 64,
         **more,
     )
     return build_audit(facts, {"a.png": "0" * 64})

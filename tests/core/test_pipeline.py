@@ -14,7 +14,7 @@ from core.errors import Stopped, UserError
 from core.events import Watcher
 from core.privacy.ledger import Ledger
 from core.privacy.lifetime import Cap
-from core.spending import open_ledger
+from core.spending import SEAL, open_ledger, sealed_head
 from core.synthesis import drawing
 from core.training import purse
 from core.workspace import Project, Workspace
@@ -261,3 +261,25 @@ def test_a_finished_stage_is_not_repeated(workspace, project, home):
     ledger.close()
     with pytest.raises(UserError, match="samples"):
         pipeline.evaluate(workspace, plan, dataset, Watcher())
+
+
+def test_a_release_confirms_no_guess_at_the_private_files(workspace, project, tmp_path):
+    data = make_dataset()
+    workspace.save_project(project.changed(overlap_answer="no"))
+    workspace.finish("dataset", {"fingerprint": data.fingerprint})
+    plan = planned(workspace, project, data)
+    pipeline.fine_tune(workspace, plan, data, Watcher())
+    pipeline.synthesise(workspace, plan, Watcher())
+    release = pipeline.export(workspace, plan, tmp_path / "release", Watcher())
+    with open_ledger(workspace) as ledger:
+        hashes = [entry.hash for entry in ledger.entries()]
+    assert len(hashes) == 2
+    # Each follows from the private files and from what a report and a clock tell.
+    told = b"".join(p.read_bytes() for p in release.folder.rglob("*") if p.is_file())
+    assert not [h for h in (*hashes, data.fingerprint) if h.encode() in told]
+    # Nor does another hash of a head that anybody could make.
+    sealed = release.audit["budget_ledger"]["sealed_head"]
+    assert sealed == sealed_head(workspace, hashes[-1]), "the custodian can show it"
+    with Workspace.open(tmp_path / "outside") as other:
+        assert sealed_head(other, hashes[-1]) != sealed
+    assert (workspace.path / SEAL).read_bytes() not in told

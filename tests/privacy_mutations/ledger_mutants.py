@@ -209,6 +209,24 @@ LEDGER_MUTANTS = (
 )
 SPENDING_MUTANTS = (
     Mutant(
+        name="the ledger's head is released as it is",
+        file=SPENDING,
+        correct='return hmac.digest(key, head.encode(), "sha256").hex()',
+        wrong="return head",
+        tests=(
+            "test_pipeline.py::test_a_release_confirms_no_guess_at_the_private_files",
+        ),
+    ),
+    Mutant(
+        name="the head's seal has a key that everybody knows",
+        file=SPENDING,
+        correct="secrets.token_hex(32)",
+        wrong='"00" * 32',
+        tests=(
+            "test_pipeline.py::test_a_release_confirms_no_guess_at_the_private_files",
+        ),
+    ),
+    Mutant(
         name="other runs are left out of the cap",
         file=SPENDING,
         correct="    others = _by_terms(accounts, but=plan.run)\n    total",

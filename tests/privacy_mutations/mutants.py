@@ -201,17 +201,31 @@ _MECHANISM = (
     Mutant(
         name="noise only where the sum is not zero",
         file=MECHANISM,
-        correct="return total.to(torch.float32) + noise.to(total.device)",
+        correct="return (total + noise.to(total.device)).to(torch.float32)",
         wrong="return torch.where(total == 0, total, total + noise)",
         tests=("privacy/test_mechanism.py",),
     ),
     Mutant(
         name="noise added twice",
         file=MECHANISM,
-        correct="return total.to(torch.float32) + noise.to(total.device)",
+        correct="return (total + noise.to(total.device)).to(torch.float32)",
         wrong="return total + noise + gaussian(total.numel(), standard_deviation)"
         ".view(total.shape)",
         tests=("privacy/test_mechanism.py",),
+    ),
+    Mutant(
+        name="the sum is rounded before its noise",
+        file=MECHANISM,
+        correct="return (total + noise.to(total.device)).to(torch.float32)",
+        wrong="return total.to(torch.float32) + noise.to(total.device)",
+        tests=("privacy/test_mechanism.py::test_the_noise_comes_before_the_rounding",),
+    ),
+    Mutant(
+        name="the sum of means is handed on in single precision",
+        file=MOMENTS,
+        correct="total.index_add_(0, data.labels, rows.double())",
+        wrong="total.index_add_(0, data.labels, rows.double()).float()",
+        tests=("privacy/test_moments.py",),
     ),
     Mutant(
         name="more units than were declared",

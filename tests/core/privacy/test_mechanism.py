@@ -143,6 +143,18 @@ def test_private_sum_is_charged_before_it_is_computed():
     assert abs(float(noisy.std()) / 6.0 - 1) < 0.01
 
 
+def test_the_noise_comes_before_the_rounding(monkeypatch):
+    far = 2.0**24  # From there on, single precision knows even numbers only.
+    monkeypatch.setattr(room, "gaussian", lambda size, _: torch.full((size,), -far))
+    noisy = private_sum(
+        lambda: torch.tensor([far + 0.5, far + 1], dtype=torch.float64),
+        sensitivity=1.0,
+        noise_multiplier=1.0,
+        commit=lambda _: None,
+    )
+    assert noisy.tolist() == [0.5, 1.0]
+
+
 def test_what_is_charged_is_what_runs():
     """The accountant's event holds the same constants as the sampler and the noise."""
     event = make().charge(5).event()

@@ -45,6 +45,31 @@ def with_unit(coefficients: np.ndarray, labels: np.ndarray) -> Contributions:
     )
 
 
+def crowd(count: int) -> Contributions:
+    """So many units of one class, each as long as it may be."""
+    return Contributions(
+        coefficients=torch.ones(count, 1),
+        labels=torch.zeros(count, dtype=torch.int64),
+        weights=torch.ones(count),
+        classes=1,
+    )
+
+
+def test_the_sums_of_a_million_units_are_not_rounded_before_their_noise():
+    many = 1_000_000
+    for count in range(many, many + 4):
+        moved = norm_of(
+            sum_of_means(crowd(count + 1), 1.0) - sum_of_means(crowd(count), 1.0)
+        )
+        assert moved <= 1 + 1e-6
+    still = torch.zeros(1, 1)
+    half = torch.full((1, 1), 1 - 0.7**0.5)  # Leaves 0.7 of each, which is not exact.
+    for means in (still, half):
+        more = sum_of_squares(crowd(many + 1), means, 1.0)
+        assert norm_of(more - sum_of_squares(crowd(many), means, 1.0)) <= 1 + 1e-6
+        assert more.dtype is torch.float64
+
+
 def norm_of(difference: torch.Tensor) -> float:
     return float(torch.linalg.vector_norm(difference.double()))
 
@@ -108,10 +133,11 @@ def test_without_noise_the_sums_give_back_mean_and_covariance():
         classes=1,
     )
     wide = 1_000.0
-    sums = sum_of_means(data, wide) * 2**0.5
+    sums = sum_of_means(data, wide).float() * 2**0.5
     means = sums[:, :-1] * wide / sums[:, -1:]
     torch.testing.assert_close(means[0], drawn.mean(dim=0), rtol=1e-4, atol=1e-4)
-    squares = unstack(sum_of_squares(data, means, wide), WIDTH) * wide**2 / 500
+    stacked = sum_of_squares(data, means, wide).float()
+    squares = unstack(stacked, WIDTH) * wide**2 / 500
     expected = torch.cov(drawn.T, correction=0)
     torch.testing.assert_close(squares[0], expected, rtol=1e-3, atol=1e-3)
 
@@ -126,7 +152,7 @@ def test_unstack_is_the_inverse_of_vech_and_keeps_norms():
         classes=1,
     )
     length = float(row.norm())
-    stacked = sum_of_squares(data, torch.zeros(1, WIDTH), length)
+    stacked = sum_of_squares(data, torch.zeros(1, WIDTH), length).float()
     square = unstack(stacked, WIDTH)[0]
     torch.testing.assert_close(square, row.T @ row / length**2)
     assert abs(norm_of(stacked) - norm_of(square)) < 1e-6

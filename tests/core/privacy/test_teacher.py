@@ -146,7 +146,7 @@ def test_it_is_divided_by_the_declared_count_however_many_are_there(present):
         torch.zeros(present).long(),
         torch.arange(present),
     )
-    expected = sum_of_gradients(same, BLANK) / 50
+    expected = sum_of_gradients(same, BLANK).float() / 50
     torch.testing.assert_close(released(same, 1e-7, 50), expected, atol=1e-6, rtol=0)
 
 
