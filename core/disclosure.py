@@ -17,7 +17,7 @@ from core.privacy.noise import STATEMENT
 from core.release import AuditFacts
 from core.synthesis.quotas import PATIENCE
 from core.training.plan import Plan
-from core.training.recipe import Recipe
+from core.training.recipe import MOMENTS, Recipe
 from core.workspace import Project
 
 _CACHES = {
@@ -160,6 +160,7 @@ def audit_facts(
             "churn": churn(recipe),
         },
         views=views(recipe),
+        public_data=public_data(recipe),
         selection=selection(unnamed),
         network=(
             "Built to run without a network: no feature sends or fetches anything. "
@@ -203,7 +204,25 @@ def views(recipe: Recipe) -> str:
             "; all views of an image without its class with probability "
             f"{recipe.label_dropout:g}"
         )
+    if recipe.outer_images:
+        lower, upper = recipe.private_timesteps
+        words += f"; private images at timesteps from {lower} to below {upper} only"
     return words
+
+
+def public_data(recipe: Recipe) -> str:
+    """The public images that take part in the private steps."""
+    if not recipe.outer_images:
+        return "none beside the public model's"
+    if recipe.outer_source == MOMENTS:
+        what = "pseudo-images drawn from the noisy moments, or else images"
+    else:
+        what = "images"
+    return (
+        f"{recipe.outer_images:,} {what} drawn by rule by the software itself join "
+        "each step, at the timesteps at which no private image is shown; their "
+        "gradient is added after the noise"
+    )
 
 
 def selection(unnamed: tuple[int, ...] | None) -> str | None:

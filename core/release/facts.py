@@ -57,6 +57,7 @@ class AuditFacts:
         ema, learning_rate_schedule: In words or as a mapping.
         sampler: {"name", "steps", "guidance"}, and "churn" where it has that.
         views: How the views of an image differ, in words.
+        public_data: Which public images take part in the private steps, in words.
         selection: Which of the images drawn are released under which label, in words;
             None when all are, as they were drawn.
         class_names, images_per_class: Label set, and synthetic images in each class.
@@ -124,6 +125,7 @@ class AuditFacts:
     operator_views: tuple[str, ...] | None = None
     network: str | None = None
     views: str | None = None
+    public_data: str | None = None
     selection: str | None = None
     frozen_parts: str | None = None
     adapters: str | None = None

@@ -45,6 +45,7 @@ from core.training.teacher import (
 from core.training.units import UnitImages
 
 WARMUP_BATCH = 64
+MOMENTS_FILE = "moments.safetensors"
 TEACHER = "teacher.safetensors"
 LEARNED_SPREAD, RANDOM_SPREAD = 0.1, 1.0
 """Of fresh label rows, in parts of the public rows' own: a trained network expects rows
@@ -203,7 +204,7 @@ def _fit_teacher(
 def _released_moments(
     plan: Plan, units: UnitImages, purse: Purse, folder: Path, watcher: Watcher
 ) -> ClassMoments | None:
-    path = folder / "moments.safetensors"
+    path = folder / MOMENTS_FILE
     if path.is_file():
         return load_moments(path)
     # PRIVACY: a release that was begun is paid for; it is never made twice.

@@ -52,6 +52,18 @@ def test_the_report_states_views_guidance_and_churn(tmp_path):
     )
 
 
+def test_the_report_states_the_public_images_that_join_the_steps(tmp_path):
+    plain = stated(make_plan(tmp_path))
+    assert plain["public_data"] == "none beside the public model's"
+    joined = stated(make_plan(tmp_path, outer_images=1200, private_timesteps=(40, 700)))
+    assert joined["views"].endswith(
+        "private images at timesteps from 40 to below 700 only"
+    )
+    assert joined["public_data"].startswith("1,200 images drawn by rule")
+    others = stated(make_plan(tmp_path, outer_images=2, outer_source="moments"))
+    assert "pseudo-images drawn from the noisy moments" in others["public_data"]
+
+
 def test_the_report_states_the_central_images_as_events_of_their_own(tmp_path):
     plan = make_plan(tmp_path, central=True, moments=True)
     audit = stated(plan)
