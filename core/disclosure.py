@@ -9,6 +9,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 
+from core.checkpoints.cards import CheckpointCard
 from core.diffusion.adapters import ALL
 from core.diffusion.samplers import STILL
 from core.privacy.accounting import FINE, Charge
@@ -18,6 +19,7 @@ from core.release import AuditFacts
 from core.synthesis.quotas import PATIENCE
 from core.training.plan import Plan
 from core.training.recipe import MOMENTS, Recipe
+from core.training.wishes import told_overlap
 from core.workspace import Project
 
 _CACHES = {
@@ -120,14 +122,7 @@ def audit_facts(
         lifetime_epsilon=lifetime_epsilon,
         lifetime_runs=lifetime_runs,
         ledger={"head": ledger_head},
-        checkpoint={
-            "name": plan.checkpoint.name,
-            "licence": plan.checkpoint.licence,
-            "pretraining_data": plan.checkpoint.pretraining_data,
-            "sha256": plan.checkpoint.sha256,
-            "trained_as": plan.checkpoint.parameterisation,
-            "overlap_answer": project.overlap_answer or "not asked",
-        },
+        checkpoint=provenance(plan.checkpoint, project),
         rng_statement=STATEMENT,
         floating_point_statement=(
             "Gradients may be computed in bfloat16; norms, sums and noise are single "
@@ -189,6 +184,27 @@ def audit_facts(
         image_size=(plan.resolution, plan.resolution),
         colour="grey" if plan.image_channels == 1 else "RGB",
     )
+
+
+def provenance(card: CheckpointCard, project: Project) -> dict[str, str]:
+    """What is known of the public network, and whether it could hold the people."""
+    answer, reason = told_overlap(project, card)
+    before = ": ".join(filter(None, (card.overlap, card.overlap_reason)))
+    known = {
+        "name": card.name,
+        "licence": card.licence,
+        "pretraining_data": card.pretraining_data,
+        "pretraining_licences": card.pretraining_licences,
+        "source": card.source,
+        "source_sha256": card.source_sha256,
+        "conversion": card.conversion,
+        "sha256": card.sha256,
+        "trained_as": card.parameterisation,
+        "overlap_answer": answer or "not asked",
+        "overlap_reason": reason or "not stated",
+        "overlap_answer_at_import": "" if answer == card.overlap else before,
+    }
+    return {name: words for name, words in known.items() if words}
 
 
 def views(recipe: Recipe) -> str:

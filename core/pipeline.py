@@ -57,7 +57,8 @@ __all__ = [
 
 CACHES = ("disk", "encrypted", "memory")
 _AFTER_PLAN = ("training", "samples", "utility", "release")
-_FREE_WISHES = ("images_per_class", "title", "device", "source", "classes", "cache")
+_FREE_WISHES = ("images_per_class", "title", "device", "source", "classes", "cache",
+                "overlap_reason")  # fmt: skip
 """Wishes that may change after training without a new run and a new expense.
 
 Other classes make another fingerprint; the same ones confirmed make none.

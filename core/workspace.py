@@ -47,6 +47,7 @@ class Project:
         checkpoint: Name in the catalogue, or a checkpoint folder.
         overlap_answer: Could the checkpoint have been trained on these people: "no",
             "unsure", "yes"; "" when not asked.
+        overlap_reason: Why, in the custodian's words, for the report.
         epsilon, delta, relation: The budget.
         recipe: Name of a recipe, or a TOML file.
         steps, batch_size, augmentation_multiplicity: Changes to the recipe.
@@ -71,6 +72,7 @@ class Project:
     max_images_per_unit: int = 1
     checkpoint: str = "starter"
     overlap_answer: str = ""
+    overlap_reason: str = ""
     epsilon: float = 10.0
     delta: float = 1e-5
     relation: str = "add_or_remove_one"

@@ -48,7 +48,8 @@ class AuditFacts:
         lifetime_epsilon, lifetime_runs: Over all runs on this dataset, this one too.
         lifetime_delta: δ that `lifetime_epsilon` holds at; None: the claim's.
         checkpoint: {"name", "licence", "pretraining_data", "sha256",
-            "overlap_answer"}, and "trained_as": what it predicts, on which schedule.
+            "overlap_answer"}, "trained_as": what it predicts, on which schedule, and
+            what else is known of where it comes from.
         rng_statement, floating_point_statement: In words.
         trainable_parameters: Number of network weights that are trained.
         frozen_parts, adapters: Those that are not, and what is trained beside them.

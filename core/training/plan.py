@@ -21,7 +21,12 @@ from core.training.features import check_resolution
 from core.training.moments import MomentRelease
 from core.training.recipe import Recipe
 from core.training.teacher import TeacherRelease
-from core.training.wishes import read_budget, read_recipe, starting_card
+from core.training.wishes import (
+    read_budget,
+    read_recipe,
+    starting_card,
+    told_overlap,
+)
 from core.workspace import Project
 
 
@@ -279,6 +284,14 @@ def make_plan(
         )
     if recipe.teacher_share:
         check_resolution(project.resolution)
+    if not told_overlap(project, card)[0]:
+        raise UserError(
+            f"Say whether the checkpoint {card.name!r} could have been trained on "
+            "these people (--overlap-answer no, unsure or yes): no bound counts what "
+            "it knew before; it was trained on: "
+            + card.pretraining_data.rstrip(".")
+            + "."
+        )
     mechanism, moments, central, teacher = bind(
         budget, project.declared_count, recipe, len(class_names)
     )

@@ -45,6 +45,7 @@ def arguments(tmp_path):
         "--epsilon": 0.5,
         "--delta": 1e-3,
         "--device": "cpu",
+        "--overlap-answer": "no",
     }
 
 

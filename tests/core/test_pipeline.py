@@ -46,6 +46,7 @@ def project(tmp_path) -> Project:
         epsilon=0.3,
         delta=1e-3,
         recipe=str(write_recipe(tmp_path, moment_share=0)),
+        overlap_answer="no",
     ).changed(steps=2)
 
 
@@ -57,7 +58,9 @@ def planned(workspace, project, dataset=None):
 def test_the_same_wishes_are_the_same_run(workspace, project):
     plan = planned(workspace, project)
     assert planned(workspace, project) == plan
-    free = project.changed(title="Another", images_per_class=9, device="cpu")
+    free = project.changed(
+        title="Another", images_per_class=9, device="cpu", overlap_reason="known"
+    )
     again = planned(workspace, free)
     assert again.run == plan.run and again.recipe.images_per_class == 9
 

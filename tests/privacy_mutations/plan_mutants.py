@@ -103,7 +103,7 @@ PLAN_MUTANTS = (
     Mutant(
         name="people who are in the checkpoint are promised something",
         file=WISHES,
-        correct='if project.overlap_answer == "yes":',
+        correct='if told_overlap(project, card)[0] == "yes":',
         wrong="if False:",
         tests=(IN_PLAN + "test_wishes_that_do_not_fit_are_refused",),
     ),

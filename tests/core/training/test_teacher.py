@@ -169,7 +169,7 @@ def test_a_plan_holds_it_and_survives_being_kept(tmp_path):
     path = write_recipe(tmp_path, teacher_share=0.3, teacher_labels="true")
     project = Project(
         source="images", resolution=8, declared_count=80, epsilon=0.5, delta=1e-3,
-        checkpoint=str(tmp_path / "checkpoint"), recipe=str(path),
+        checkpoint=str(tmp_path / "checkpoint"), recipe=str(path), overlap_answer="no",
     )  # fmt: skip
 
     def bound(present: int):
