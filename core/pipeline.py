@@ -209,11 +209,16 @@ def fine_tune(
 def synthesise(workspace: Workspace, plan: Plan, watcher: Watcher) -> SyntheticSet:
     """Draw the synthetic images; costs no privacy."""
     workspace.result("training")
+    number = plan.recipe.images_per_class
+    if workspace.finished("samples"):
+        # Until they are as many as is wished, nobody may take them for a whole set.
+        if workspace.result("samples")["per_class"] != number:
+            workspace.reopen("samples")
     synthetic = sampling.synthesise(
         workspace.path / "training" / MODEL,
         workspace.folder("samples"),
         class_names=plan.class_names,
-        per_class=plan.recipe.images_per_class,
+        per_class=number,
         grey=plan.image_channels == 1,
         sampler=plan.recipe.sampler,
         sampler_steps=plan.recipe.sampler_steps,

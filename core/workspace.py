@@ -213,6 +213,10 @@ class Workspace:
         """Mark a stage as finished, with its facts."""
         write_json(self.folder(stage) / "finished.json", result)
 
+    def reopen(self, stage: str) -> None:
+        """Mark a finished stage as unfinished; what it made stays."""
+        (self.path / stage / "finished.json").unlink(missing_ok=True)
+
     def result(self, stage: str) -> dict:
         """The facts of a finished stage.
 

@@ -204,6 +204,28 @@ def test_images_are_drawn_as_the_recipe_says(workspace, project, monkeypatch):
     assert {(a["guidance"], a["churn"]) for a in asked} == {(1.5, Churn(amount=2.0))}
 
 
+def test_a_smaller_set_than_before_can_be_released(
+    workspace, project, tmp_path, monkeypatch
+):
+    dataset, plan = make_dataset(), planned(workspace, project)
+    workspace.finish("dataset", {"fingerprint": dataset.fingerprint})
+    pipeline.fine_tune(workspace, plan, dataset, Watcher())
+    pipeline.synthesise(workspace, plan, Watcher())
+    fewer = replace(plan, recipe=replace(plan.recipe, images_per_class=2))
+
+    def crash(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(sampling, "synthesise", crash)
+        pipeline.synthesise(workspace, fewer, Watcher())
+    with pytest.raises(UserError, match=r"'samples'.* is not finished"):
+        pipeline.export(workspace, fewer, tmp_path / "release", Watcher())
+    assert pipeline.synthesise(workspace, fewer, Watcher()).per_class == 2
+    release = pipeline.export(workspace, fewer, tmp_path / "release", Watcher())
+    assert len(list(release.folder.rglob("*.png"))) == 2 * 2
+
+
 def rolled_back(home, kept):
     shutil.rmtree(home)
     if kept is not None:
