@@ -12,6 +12,7 @@ from core.diffusion.process import check_process
 from core.errors import UserError
 from core.privacy.budget import Budget, PrivacyUnit, Relation, UnitKind
 from core.training.recipe import Recipe, load_recipe
+from core.training.recipe_files import check_wishes
 from core.workspace import Project
 
 DEFAULT_DECLARED = 10_000
@@ -50,6 +51,9 @@ def read_recipe(project: Project) -> Recipe:
     to the project's ε, where the recipe asks for that, and the batch lowered where it
     would be most of a small data set.
     """
+    check_wishes({"resolution": project.resolution})
+    if declared_count(project) < 2:
+        raise UserError("The declared number of records must be 2 or more.")
     recipe = load_recipe(
         project.recipe,
         steps=project.steps,
