@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 HOME = Path.home() / "Sfumato"
 UNITS = ("image", "patient")
-FREE_WISHES = frozenset({"title", "images_per_class", "classes"})
+FREE_WISHES = frozenset({"title", "images_per_class", "classes", "overlap_reason"})
 """Wishes that need no other plan, and may change after training."""
 
 

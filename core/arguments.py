@@ -18,7 +18,10 @@ DECLARATIONS = {
     "split_column": "column of a table that names the split",
 }
 _HELP = DECLARATIONS | {
-    "cache": "where reduced copies of the images are kept: disk, encrypted or memory"
+    "cache": "where reduced copies of the images are kept: disk, encrypted or memory",
+    "overlap_answer": "could the checkpoint have been trained on these people: no, "
+    "unsure or yes",
+    "overlap_reason": "how that is known; it is printed in the report",
 }
 
 

@@ -203,7 +203,9 @@ def _phantom(options: argparse.Namespace, watcher: Watcher) -> None:
 
 def _inspect(options: argparse.Namespace, watcher: Watcher) -> None:
     from core.data import inspect, parse_options
+    from core.training.recipe_files import check_wishes
 
+    check_wishes({"resolution": options.resolution})
     declared = {name: getattr(options, name) for name in ("grey", *DECLARATIONS)}
     found = inspect(
         options.path,

@@ -19,6 +19,7 @@ from core.release import AuditFacts
 from core.synthesis.quotas import PATIENCE
 from core.training.plan import Plan
 from core.training.recipe import MOMENTS, Recipe
+from core.training.wishes import told_overlap
 from core.workspace import Project
 
 _CACHES = {
@@ -47,21 +48,6 @@ def describe(charge: Charge, what: str) -> dict:
         "noise_multiplier": charge.noise_multiplier,
         "count": charge.count,
         "what": what,
-    }
-
-
-def public_model(card: CheckpointCard | None, project: Project) -> dict:
-    """What is known of the network that the training started from."""
-    if card is None:
-        nothing = "none: no network is used"
-        return {"name": "none", "pretraining_data": nothing}
-    return {
-        "name": card.name,
-        "licence": card.licence,
-        "pretraining_data": card.pretraining_data,
-        "sha256": card.sha256,
-        "trained_as": card.parameterisation,
-        "overlap_answer": project.overlap_answer or "not asked",
     }
 
 
@@ -156,7 +142,7 @@ def audit_facts(
             "keeps: the head itself would let an outsider confirm a guess at the "
             "private files",
         },
-        checkpoint=public_model(plan.checkpoint, project),
+        checkpoint=provenance(plan.checkpoint, project),
         rng_statement=STATEMENT,
         floating_point_statement=(
             "Gradients may be computed in bfloat16; norms, sums and noise are single "
@@ -184,6 +170,7 @@ def audit_facts(
         ),
         sampler=sampler(recipe),
         views=views(recipe),
+        public_data=public_data(recipe),
         selection=selection(unnamed),
         network=(
             "Built to run without a network: no feature sends or fetches anything. "
@@ -214,6 +201,29 @@ def audit_facts(
     )
 
 
+def provenance(card: CheckpointCard | None, project: Project) -> dict[str, str]:
+    """What is known of the public network, and whether it could hold the people."""
+    if card is None:
+        return {"name": "none", "pretraining_data": "none: no network is used"}
+    answer, reason = told_overlap(project, card)
+    before = ": ".join(filter(None, (card.overlap, card.overlap_reason)))
+    known = {
+        "name": card.name,
+        "licence": card.licence,
+        "pretraining_data": card.pretraining_data,
+        "pretraining_licences": card.pretraining_licences,
+        "source": card.source,
+        "source_sha256": card.source_sha256,
+        "conversion": card.conversion,
+        "sha256": card.sha256,
+        "trained_as": card.parameterisation,
+        "overlap_answer": answer or "not asked",
+        "overlap_reason": reason or "not stated",
+        "overlap_answer_at_import": "" if answer == card.overlap else before,
+    }
+    return {name: words for name, words in known.items() if words}
+
+
 def views(recipe: Recipe) -> str:
     """How the views of an image differ."""
     changes = ["timestep and noise"]
@@ -227,7 +237,25 @@ def views(recipe: Recipe) -> str:
             "; all views of an image without its class with probability "
             f"{recipe.label_dropout:g}"
         )
+    if recipe.outer_images:
+        lower, upper = recipe.private_timesteps
+        words += f"; private images at timesteps from {lower} to below {upper} only"
     return words
+
+
+def public_data(recipe: Recipe) -> str:
+    """The public images that take part in the private steps."""
+    if not recipe.outer_images:
+        return "none beside the public model's"
+    if recipe.outer_source == MOMENTS:
+        what = "pseudo-images drawn from the noisy moments, or else images"
+    else:
+        what = "images"
+    return (
+        f"{recipe.outer_images:,} {what} drawn by rule by the software itself join "
+        "each step, at the timesteps at which no private image is shown; their "
+        "gradient is added after the noise"
+    )
 
 
 def selection(unnamed: tuple[int, ...] | None) -> str | None:

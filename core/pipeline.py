@@ -61,7 +61,8 @@ __all__ = [
 
 CACHES = ("disk", "encrypted", "memory")
 _AFTER_PLAN = ("training", "samples", "utility", "release")
-_FREE_WISHES = ("images_per_class", "title", "device", "source", "classes", "cache")
+_FREE_WISHES = ("images_per_class", "title", "device", "source", "classes", "cache",
+                "overlap_reason")  # fmt: skip
 """Wishes that may change after training without a new run and a new expense.
 
 Other classes make another fingerprint; the same ones confirmed make none.
@@ -212,11 +213,15 @@ def fine_tune(
 def synthesise(workspace: Workspace, plan: Plan, watcher: Watcher) -> SyntheticSet:
     """Draw the synthetic images; costs no privacy."""
     workspace.result("training")
-    hardware = choose_hardware(_device(workspace))
+    hardware, number = choose_hardware(_device(workspace)), plan.recipe.images_per_class
+    if workspace.finished("samples"):
+        # Until they are as many as is wished, nobody may take them for a whole set.
+        if workspace.result("samples")["per_class"] != number:
+            workspace.reopen("samples")
     synthetic = sampling.synthesise(
         workspace.folder("samples"),
         class_names=plan.class_names,
-        per_class=plan.recipe.images_per_class,
+        per_class=number,
         draw=_drawing(workspace, plan, hardware),
         hardware=hardware,
         watcher=watcher,

@@ -51,8 +51,10 @@ def run(options: argparse.Namespace, watcher: Watcher) -> None:
             "Name the public folder to train on (--source), or leave out --recipe and "
             "--data to make the starter checkpoint again."
         )
+    from core.training.recipe_files import check_wishes
     from core.training.starter import pretrain_starter
 
+    check_wishes(vars(options))
     card = pretrain_starter(
         options.out,
         steps=8000 if options.steps is None else options.steps,

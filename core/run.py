@@ -14,6 +14,7 @@ from core.parallel import choose_hardware
 from core.pipeline import Plan, Release, SyntheticSet
 from core.release import Verification, verify
 from core.training.plan import plan_from_facts
+from core.training.recipe_files import check_wishes
 from core.training.wishes import read_budget, read_recipe
 from core.workspace import Project, Workspace
 
@@ -103,6 +104,7 @@ def draw_more(
     folder: Path, images_per_class: int | None, watcher: Watcher
 ) -> SyntheticSet:
     """Draw the synthetic images of a trained project, more of them when asked."""
+    check_wishes({"images_per_class": images_per_class})
     with _existing(folder) as workspace:
         project = _project(workspace).changed(images_per_class=images_per_class)
         workspace.save_project(project)

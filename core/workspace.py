@@ -47,6 +47,7 @@ class Project:
         checkpoint: Name in the catalogue, or a checkpoint folder.
         overlap_answer: Could the checkpoint have been trained on these people: "no",
             "unsure", "yes"; "" when not asked.
+        overlap_reason: Why, in the custodian's words, for the report.
         epsilon, delta, relation: The budget.
         recipe: Name of a recipe, or a TOML file.
         steps, batch_size, augmentation_multiplicity: Changes to the recipe.
@@ -71,6 +72,7 @@ class Project:
     max_images_per_unit: int = 1
     checkpoint: str = "starter"
     overlap_answer: str = ""
+    overlap_reason: str = ""
     epsilon: float = 10.0
     delta: float = 1e-5
     relation: str = "add_or_remove_one"
@@ -210,6 +212,10 @@ class Workspace:
     def finish(self, stage: str, result: dict) -> None:
         """Mark a stage as finished, with its facts."""
         write_json(self.folder(stage) / "finished.json", result)
+
+    def reopen(self, stage: str) -> None:
+        """Mark a finished stage as unfinished; what it made stays."""
+        (self.path / stage / "finished.json").unlink(missing_ok=True)
 
     def result(self, stage: str) -> dict:
         """The facts of a finished stage.

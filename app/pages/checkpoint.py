@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from PySide6.QtWidgets import QButtonGroup, QRadioButton, QVBoxLayout, QWidget
+from PySide6.QtWidgets import (
+    QButtonGroup,
+    QHBoxLayout,
+    QLineEdit,
+    QRadioButton,
+    QVBoxLayout,
+    QWidget,
+)
 
 from app.flow import State
 from app.pages.base import Page
@@ -16,6 +23,7 @@ if TYPE_CHECKING:
     from core.checkpoints.catalogue import CheckpointCard
 
 HASH_CHARACTERS = 12
+LONGEST_REASON = 300
 
 
 class CheckpointPage(Page):
@@ -46,6 +54,7 @@ class CheckpointPage(Page):
         assert state.project is not None
         self.answer.choose(state.project.overlap_answer)
         self.answer.setEnabled(not state.committed)
+        self.reason.setText(state.project.overlap_reason)
         if state.cards != self._cards:
             self._show_cards(state.cards)
         self._show_chosen()
@@ -98,8 +107,26 @@ class CheckpointPage(Page):
         self.answer.chosen.connect(self._answered)
         self._answer_note = Message()
         card.rows.addWidget(self.answer)
+        card.rows.addWidget(self._reason_field())
         card.rows.addWidget(self._answer_note)
         return card
+
+    def _reason_field(self) -> QWidget:
+        field = QWidget()
+        row = QHBoxLayout(field)
+        row.setContentsMargins(0, 0, 0, 0)
+        told = label(self.tr("How do you &know?"), wrap=False)
+        self.reason = QLineEdit()
+        self.reason.setMaxLength(LONGEST_REASON)
+        self.reason.setPlaceholderText(
+            self.tr("printed in the report, such as: trained before they were seen")
+        )
+        self.reason.setAccessibleName(self.tr("How you know"))
+        self.reason.textEdited.connect(self._reasoned)
+        told.setBuddy(self.reason)
+        row.addWidget(told)
+        row.addWidget(self.reason, 1)
+        return field
 
     def _show_cards(self, cards: tuple[CheckpointCard, ...]) -> None:
         self._cards = cards
@@ -127,7 +154,9 @@ class CheckpointPage(Page):
         facts = Facts()
         facts.show_facts(
             (self.tr("Trained on"), card.pretraining_data),
+            (self.tr("Licence of that data"), card.pretraining_licences),
             (self.tr("Licence"), card.licence),
+            (self.tr("Published at"), card.source),
             (
                 self.tr("Size"),
                 self.tr(
@@ -135,11 +164,22 @@ class CheckpointPage(Page):
                 ).format(parameters=card.parameters / 1e6, side=card.resolution),
             ),
             (self.tr("Fingerprint"), f"{card.sha256[:HASH_CHARACTERS]} (SHA-256)"),
+            (self.tr("When imported"), self._answered_before(card)),
         )
         for widget in (told, facts):
             widget.setContentsMargins(33, 0, 0, 0)
             frame.rows.addWidget(widget)
         return frame, button
+
+    def _answered_before(self, card: CheckpointCard) -> str:
+        """What was said when it was imported: not of these patients, perhaps."""
+        words = {
+            "no": self.tr("could not hold the patients of then"),
+            "unsure": self.tr("not known whether it holds the patients of then"),
+            "yes": self.tr("may hold the patients of then"),
+        }
+        reason = f" ({card.overlap_reason})" if card.overlap_reason else ""
+        return words[card.overlap] + reason if card.overlap else ""
 
     def _show_chosen(self) -> None:
         assert self.state is not None and self.state.project is not None
@@ -164,7 +204,8 @@ class CheckpointPage(Page):
             return
         # An answer about one checkpoint says nothing of another.
         self.answer.choose("")
-        self.state.change(checkpoint=card.name, overlap_answer="")
+        self.reason.clear()
+        self.state.change(checkpoint=card.name, overlap_answer="", overlap_reason="")
         self._show_chosen()
         self._explain()
         self.changed.emit()
@@ -174,6 +215,10 @@ class CheckpointPage(Page):
         self.state.change(overlap_answer=answer)
         self._explain()
         self.changed.emit()
+
+    def _reasoned(self, words: str) -> None:
+        assert self.state is not None
+        self.state.change(overlap_reason=words.strip())
 
     def _explain(self) -> None:
         if self.answer.value == "yes":

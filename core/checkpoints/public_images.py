@@ -9,7 +9,7 @@ stuff: dark ground, round cells, fibres, one object in the middle.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -313,9 +313,18 @@ KINDS: dict[str, Callable[[Random], Image.Image]] = {
     "photographs, grey": lambda rng: _photograph(rng, grey=True),
 }
 
+ALL_KINDS = tuple(KINDS)
+PROCEDURAL = tuple(kind for kind in KINDS if not kind.startswith("photographs"))
+"""Those that are drawn by rule, and need nothing that Sfumato does not bring."""
+
 
 def draw_public_images(
-    count: int, resolution: int, *, seed: int, watcher: Watcher
+    count: int,
+    resolution: int,
+    *,
+    seed: int,
+    watcher: Watcher,
+    kinds: Sequence[str] = ALL_KINDS,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draw `count` images, the kinds in turn; the same for the same seed.
 
@@ -328,7 +337,8 @@ def draw_public_images(
     """
     rng = np.random.default_rng(seed)
     images = np.empty((count, resolution, resolution, 3), np.uint8)
-    labels = np.arange(count) % len(KINDS)
+    places = np.array([ALL_KINDS.index(kind) for kind in kinds])
+    labels = places[np.arange(count) % len(places)]
     draw = tuple(KINDS.values())
     size = (resolution, resolution)
     for index in range(count):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -30,7 +31,7 @@ class TimestepMixture:
     bounds: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        rising = all(a < b for a, b in zip(self.bounds, self.bounds[1:], strict=False))
+        rising = all(a < b for a, b in pairwise(self.bounds))
         if (
             len(self.bounds) != len(self.weights) + 1
             or not rising
@@ -43,6 +44,52 @@ class TimestepMixture:
                 f"more rising bound from 0 to {TIMESTEPS}: got {self.weights} and "
                 f"{self.bounds}."
             )
+
+    def weight_within(self, lower: int, upper: int) -> float:
+        """How often a timestep is one of [lower, upper): in [0, 1]."""
+        return sum(self._cut(lower, upper, inside=True).values())
+
+    def within(self, lower: int, upper: int) -> TimestepMixture:
+        """The mixture of the timesteps in [lower, upper) alone.
+
+        Raises:
+            UserError: when it has none of them.
+        """
+        return self._only(self._cut(lower, upper, inside=True))
+
+    def outside(self, lower: int, upper: int) -> TimestepMixture:
+        """The mixture of the other timesteps alone.
+
+        Raises:
+            UserError: when it has none of them.
+        """
+        return self._only(self._cut(lower, upper, inside=False))
+
+    def _cut(self, lower: int, upper: int, *, inside: bool) -> dict[int, float]:
+        """Parts that end at `lower` and `upper` too: start → weight, 0 if not meant."""
+        parts = {}
+        for weight, (first, last) in zip(
+            self.weights, pairwise(self.bounds), strict=True
+        ):
+            edges = (first, *(e for e in (lower, upper) if first < e < last), last)
+            for start, end in pairwise(edges):
+                meant = (lower <= start < upper) is inside
+                parts[start] = weight * (end - start) / (last - first) * meant
+        return parts
+
+    @staticmethod
+    def _only(parts: dict[int, float]) -> TimestepMixture:
+        total = sum(parts.values())
+        if not total > 0:
+            raise UserError(
+                "The recipe's timestep mixture leaves no timesteps for the private "
+                "images, or none for the public ones: correct its timestep weights or "
+                "its private timesteps."
+            )
+        return TimestepMixture(
+            weights=tuple(weight / total for weight in parts.values()),
+            bounds=(*parts, TIMESTEPS),
+        )
 
     def sample(self, count: int, generator: torch.Generator) -> Tensor:
         """`count` timesteps, float64 in [0, 1000), on the generator's device.

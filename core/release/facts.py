@@ -49,7 +49,8 @@ class AuditFacts:
         lifetime_epsilon, lifetime_runs: Over all runs on this dataset, this one too.
         lifetime_delta: δ that `lifetime_epsilon` holds at; None: the claim's.
         checkpoint: {"name", "licence", "pretraining_data", "sha256",
-            "overlap_answer"}, and "trained_as": what it predicts, on which schedule.
+            "overlap_answer"}, "trained_as": what it predicts, on which schedule, and
+            what else is known of where it comes from.
         rng_statement, floating_point_statement: In words.
         trainable_parameters: Number of network weights that are trained.
         frozen_parts, adapters: Those that are not, and what is trained beside them.
@@ -58,6 +59,7 @@ class AuditFacts:
         ema, learning_rate_schedule: In words or as a mapping.
         sampler: {"name", "steps", "guidance"}, and "churn" where it has that.
         views: How the views of an image differ, in words.
+        public_data: Which public images take part in the private steps, in words.
         selection: Which of the images drawn are released under which label, in words;
             None when all are, as they were drawn.
         class_names, images_per_class: Label set, and synthetic images in each class.
@@ -125,6 +127,7 @@ class AuditFacts:
     operator_views: tuple[str, ...] | None = None
     network: str | None = None
     views: str | None = None
+    public_data: str | None = None
     selection: str | None = None
     frozen_parts: str | None = None
     adapters: str | None = None

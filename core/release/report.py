@@ -156,6 +156,8 @@ def _choices(audit: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     unit = audit["unit_of_privacy"]
     lifetime = audit["lifetime_budget"]
     overlap = lookup(audit, "public_model.overlap_answer") or "not stated"
+    if reason := lookup(audit, "public_model.overlap_reason"):
+        overlap += f" (reason: {reason})"
     delta = format_delta(audit["delta"])
     within = "within" if audit["delta_vs_n"]["holds"] else "above"
     rows = [

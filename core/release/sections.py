@@ -314,6 +314,7 @@ def inputs(facts: AuditFacts, found: Bounds) -> Items:
         "normalisation_constants": facts.normalisation_constants,
         "preprocessing": facts.preprocessing,
         "public_model": facts.checkpoint,
+        "public_data": facts.public_data,
     }
 
 

@@ -7,6 +7,8 @@ of images costs no privacy.
 from __future__ import annotations
 
 import io
+import re
+import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +27,7 @@ from core.synthesis.drawing import Drawing
 from core.synthesis.quotas import Batch, Quotas
 
 BATCH = 64
+NAMED = "named.json"
 
 Naming = Callable[[Tensor], Tensor]
 """float32 [n, c, H, W] in [-1, 1] → int64 [n], the class of each image."""
@@ -81,6 +84,8 @@ def synthesise(
 ) -> SyntheticSet:
     """Draw `per_class` images of every class; images already on disk are kept.
 
+    Those that an earlier call made and that are too many now are deleted.
+
     Args:
         draw: What they are drawn from (`synthesis.drawing`).
         name: Says of which class an image is: it then goes there, instead of to the
@@ -95,9 +100,33 @@ def synthesise(
         raise UserError("The number of images per class must be 1 or more.")
     target = locate(private_folder(folder), class_names, per_class)
     if name is None:
+        _forget_names(target)
         _draw_all(target, draw, hardware, watcher)
+        _delete_own(target, beyond=per_class)
         return target
     return _draw_and_name(target, draw, name, hardware, watcher)
+
+
+def _forget_names(target: SyntheticSet) -> None:
+    """Delete what was placed by its name: it must not pass for images as drawn.
+
+    What tells that there is any goes last, so that after a crash it is done again.
+    """
+    named = sorted(target.folder.glob("drawn-*"))
+    record = target.folder / NAMED
+    if named or record.is_file():
+        _delete_own(target, beyond=0)
+        record.unlink(missing_ok=True)
+        for folder in named:
+            shutil.rmtree(folder)
+
+
+def _delete_own(target: SyntheticSet, *, beyond: int) -> None:
+    """Delete the images from this number on; what somebody else put there is left."""
+    for folder in target.class_folders:
+        for path in folder.glob("*.png"):
+            if re.fullmatch(r"\d{6,}", path.stem) and int(path.stem) >= beyond:
+                path.unlink(missing_ok=True)
 
 
 def _draw_all(
@@ -168,7 +197,7 @@ def _draw_and_name(
     end: it names the same images again.
     """
     size = min(BATCH, target.per_class)
-    record = target.folder / "named.json"
+    record = target.folder / NAMED
     stamp = {"per_class": target.per_class, "size": size}
     if record.is_file():
         kept = read_json(record)

@@ -32,6 +32,7 @@ def training_seconds(work: Workload, recipe: Recipe) -> float:
     """Time of the whole fine-tune on this machine as it is now, at most."""
     views = work.multiplicity * work.images_per_unit
     private = recipe.steps * recipe.batch_size * views
+    private += recipe.steps * recipe.outer_images * work.multiplicity
     public = recipe.moment_images if recipe.moment_share else 0
     public += recipe.central_images if recipe.central_share else 0
     return (private + public) / find_pace(work).rows_per_second

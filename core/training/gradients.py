@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from core.diffusion.adapters import choose
 from core.diffusion.networks import DenoisingNetwork
 from core.diffusion.objective import row_losses
 from core.diffusion.process import Process
+from core.diffusion.timesteps import TimestepMixture
 from core.diffusion.views import Views, make_views, to_network
 from core.parallel import Hardware, choose_hardware
 from core.privacy.gradients.fitness import check_fitness
@@ -32,8 +34,20 @@ from core.training.recipe import Recipe
 Records = tuple[np.ndarray | Tensor, ...]
 """(uint8 [m, H, W, c], int64 [m]): the images of a unit and their labels."""
 Draw = Callable[[int], Records]
-Sum = Callable[[np.ndarray, Draw], Tensor]
-"""(units, their records) → float32 [d]: the sum of their clipped gradients."""
+
+
+class Sum(Protocol):
+    """The sum of the clipped gradients of units."""
+
+    def __call__(self, units: np.ndarray, draw: Draw, *, outer: bool = False) -> Tensor:
+        """Float32 [d].
+
+        Args:
+            units: int64 [n].
+            draw: Gives a unit's records.
+            outer: Whether they are public and shown at the outer timesteps.
+        """
+        ...
 
 
 @contextmanager
@@ -59,10 +73,12 @@ def summing(
         clip_norm=clip_norm,
     ) as total_of:
 
-        def sum_of(units: np.ndarray, draw: Draw) -> Tensor:
+        def sum_of(units: np.ndarray, draw: Draw, *, outer: bool = False) -> Tensor:
+            shown = recipe.outer_timesteps if outer else recipe.shown_timesteps
+
             def rows_of(part: np.ndarray) -> UnitRows:
                 records = [draw(int(unit)) for unit in part]
-                return unit_rows(records, recipe, network, hardware.device)
+                return unit_rows(records, recipe, network, hardware.device, shown)
 
             return total_of(units, rows_of)
 
@@ -85,6 +101,7 @@ def unit_rows(
     recipe: Recipe,
     network: DenoisingNetwork,
     device: torch.device,
+    timesteps: TimestepMixture,
 ) -> UnitRows:
     """Fresh views of all images of these units, on the device."""
     pixels = torch.cat([torch.as_tensor(pixels) for pixels, _ in units])
@@ -97,7 +114,7 @@ def unit_rows(
         images.to(device),
         labels.to(device),
         multiplicity=recipe.augmentation_multiplicity,
-        timesteps=recipe.timesteps,
+        timesteps=timesteps,
         flip=recipe.flip,
         generator=generator,
         crop=recipe.crop,

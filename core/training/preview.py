@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from core.privacy.accounting import Charge, epsilon
 from core.privacy.budget import Budget, UnitKind
 from core.privacy.comparison import other_unit_epsilon
+from core.training.binding import bind, charges_of
 from core.training.forecast import sampling_seconds, training_seconds, workload
-from core.training.plan import bind, charges_of, promise
+from core.training.plan import promise
 from core.training.wishes import (
     DEFAULT_DECLARED,
     changes_to_recipe,

@@ -12,6 +12,7 @@ from core.diffusion.adapters import ALL, check_choice
 from core.diffusion.presets import PRESETS
 from core.diffusion.process import Process
 from core.diffusion.samplers import STILL, Churn, check_sampler
+from core.diffusion.schedules import TIMESTEPS
 from core.diffusion.timesteps import TimestepMixture
 from core.errors import UserError
 from core.training.bundled import recipe_folder, recipe_names
@@ -27,6 +28,11 @@ UNTRAINED: dict[str, Any] = {
     "moment_learning_rate": 0.0, "sampler": "", "sampler_steps": 0,
 }  # fmt: skip
 """The fields that a recipe without a network leaves out, and what they then are."""
+
+PROCEDURAL = "procedural"
+SOURCES = (PROCEDURAL, MOMENTS)
+"""Of the public images that join the steps: drawn by rule, or the pseudo-images of the
+noisy moments."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +105,11 @@ class Recipe:
         teacher_learning_rate: Of its gradient descent.
         teacher_labels: Whether a synthetic image goes to the class that the teacher
             names, instead of the one that it was drawn for (`synthesis.quotas`).
+        outer_images: Public images that join each step, at the timesteps that the
+            private ones then leave to them (`training.outer`); 0 for none.
+        outer_source: What they are (`SOURCES`).
+        private_timesteps: From which on and below which private images are shown,
+            where public ones join them.
     """
 
     name: str
@@ -152,6 +163,10 @@ class Recipe:
     teacher_learning_rate: float = 100.0
     teacher_labels: bool = False
 
+    outer_images: int = 0
+    outer_source: str = PROCEDURAL
+    private_timesteps: tuple[int, int] = (30, 600)
+
     def __post_init__(self) -> None:
         """Refuse a recipe that cannot run.
 
@@ -203,6 +218,7 @@ class Recipe:
             raise self._refused("ema_decay", "between 0 and 1")
         self._check_network()
         self._check_labels()
+        self._check_outer()
         check_choice(self.trained, self.lora_rank)
         positive = ["batch_size", "steps", "augmentation_multiplicity", "clip_norm",
                     "learning_rate"]  # fmt: skip
@@ -220,7 +236,8 @@ class Recipe:
                 "moment_share", f"{1 - self.teacher_share:g}, what the teacher's share "
                 "leaves of 1, for pictures from the moments",
             )  # fmt: skip
-        for name in (*UNTRAINED, "network", "central_share", "lora_rank", "guidance"):
+        for name in (*UNTRAINED, "network", "central_share", "lora_rank", "guidance",
+                     "outer_images"):  # fmt: skip
             if getattr(self, name):
                 raise self._refused(
                     name,
@@ -270,6 +287,19 @@ class Recipe:
                 "network learns to draw without a class",
             )  # fmt: skip
 
+    def _check_outer(self) -> None:
+        if self.outer_images < 0:
+            raise self._refused("outer_images", "0 or more")
+        if self.outer_source not in SOURCES:
+            raise self._refused("outer_source", f"one of {', '.join(SOURCES)}")
+        lower, upper = self.private_timesteps
+        if not 0 <= lower < upper <= TIMESTEPS:
+            raise self._refused("private_timesteps", f"rising, from 0 to {TIMESTEPS}")
+        if self.outer_images:
+            if self.outer_source == MOMENTS and not self.moment_share:
+                raise self._refused("outer_source", "another without noisy moments")
+            _ = self.shown_timesteps, self.outer_timesteps
+
     def _refused(self, name: str, wanted: str) -> UserError:
         return refusal(self, name, wanted)
 
@@ -289,6 +319,18 @@ class Recipe:
         return TimestepMixture(
             weights=self.timestep_weights, bounds=self.timestep_bounds
         )
+
+    @property
+    def shown_timesteps(self) -> TimestepMixture:
+        """Those of the private images."""
+        if not self.outer_images:
+            return self.timesteps
+        return self.timesteps.within(*self.private_timesteps)
+
+    @property
+    def outer_timesteps(self) -> TimestepMixture:
+        """Those of the public images that join them."""
+        return self.timesteps.outside(*self.private_timesteps)
 
 
 def load_recipe(name: str, **changes: Any) -> Recipe:

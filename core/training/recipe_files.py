@@ -22,6 +22,34 @@ def refusal(recipe: Any, name: str, wanted: str) -> UserError:
     )
 
 
+def check_wishes(wishes: dict[str, Any]) -> None:
+    """Refuse numbers below 1 that somebody asked for, whatever the recipe says.
+
+    Args:
+        wishes: Name of a whole number → what was asked for; None for nothing.
+
+    Raises:
+        UserError: naming the wish, and not the recipe.
+    """
+    for name, value in wishes.items():
+        if name in _COUNTS and value is not None and value < 1:
+            option = "--" + name.replace("_", "-")
+            raise UserError(
+                f"The {_COUNTS[name]} must be 1 or more, not {value}: correct it "
+                f"({option}), or leave it out."
+            )
+
+
+_COUNTS = {
+    "steps": "number of steps",
+    "batch_size": "batch size",
+    "augmentation_multiplicity": "augmentation multiplicity",
+    "images_per_class": "number of images per class",
+    "images": "number of images",
+    "resolution": "resolution",
+}
+
+
 def check_kinds(recipe: Any) -> None:
     """Refuse a value of another kind than its field's.
 
@@ -67,6 +95,8 @@ def read_recipe_file(
 ) -> R:
     """Read a recipe of this kind; `changes` that are not None replace its fields.
 
+    A change that no recipe could have is refused as such (`check_wishes`).
+
     Args:
         name: One of `known`, which lie in `folder`, or the path of a TOML file.
         blank: What is in the file → fields that need not be in it, and their values.
@@ -74,6 +104,7 @@ def read_recipe_file(
     Raises:
         UserError: when there is none, a field is missing, unknown or out of range.
     """
+    check_wishes(changes)
     path = folder / f"{name}.toml" if name in known else Path(name)
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))

@@ -37,6 +37,7 @@ from core.training.distributed import ProcessLost, crew
 from core.training.forecast import workload
 from core.training.frozen import narrow
 from core.training.gradients import Sum
+from core.training.outer import outer_timesteps
 from core.training.plan import Plan, plan_facts, started_from
 from core.training.purse import Purse
 from core.training.state import TrainingState, load_newest, save_state
@@ -168,6 +169,7 @@ def _descend(
     device = hardware.device.type
     work = workload(started_from(plan), plan.recipe, limit, device)
     pace = gradients.find_pace(work)
+    outer = outer_timesteps(plan, network.config.null_label, folder, watcher)
     invite = partial(invitation, plan, hardware, pace, state.updates)
     with (
         crew(invite) as others,
@@ -189,6 +191,8 @@ def _descend(
                     clipped_sum=sums,
                     commit=_reporting(purse.commit, watcher, steps - left, steps),
                 )
+                if outer:  # Public, and made from noisy weights: post-processing.
+                    noisy += outer.gradient(total_of, state.updates)
                 others.hand_out(noisy)
             except ProcessLost:
                 save_state(state, folder)
@@ -227,7 +231,7 @@ def held(network: DenoisingNetwork, state: TrainingState) -> list[Tensor]:
 def summing(
     plan: Plan, network: DenoisingNetwork, hardware: Hardware, pace: Pace
 ) -> Iterator[Sum]:
-    """(units, their records) → float32 [d]: the sum of their clipped gradients."""
+    """`gradients.summing` as the plan has it."""
     with gradients.summing(
         plan.recipe,
         network,

@@ -45,7 +45,8 @@ from core.training.teacher import (
 from core.training.units import UnitImages
 
 WARMUP_BATCH = 64
-MOMENTS_FILE, TEACHER = "moments.safetensors", "teacher.safetensors"
+MOMENTS_FILE = "moments.safetensors"
+TEACHER = "teacher.safetensors"
 LEARNED_SPREAD, RANDOM_SPREAD = 0.1, 1.0
 """Of fresh label rows, in parts of the public rows' own: a trained network expects rows
 near those that it knows; one that starts from nothing has no use for rows alike."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import MISSING, asdict, fields, replace
 from typing import Any
 
-from core.checkpoints.cards import CheckpointCard
+from core.checkpoints.cards import OVERLAP_ANSWERS, CheckpointCard
 from core.checkpoints.catalogue import find
-from core.checkpoints.scratch import PREFIX
+from core.checkpoints.scratch import PREFIX, is_scratch
 from core.diffusion.process import check_process
 from core.errors import UserError
 from core.privacy.budget import Budget, PrivacyUnit, Relation, UnitKind
 from core.training.recipe import Recipe, load_recipe
+from core.training.recipe_files import check_wishes
 from core.workspace import Project
 
 DEFAULT_DECLARED = 10_000
@@ -50,6 +51,9 @@ def read_recipe(project: Project) -> Recipe:
     to the project's ε, where the recipe asks for that, and the batch lowered where it
     would be most of a small data set.
     """
+    check_wishes({"resolution": project.resolution})
+    if declared_count(project) < 2:
+        raise UserError("The declared number of records must be 2 or more.")
     recipe = load_recipe(
         project.recipe,
         steps=project.steps,
@@ -110,7 +114,7 @@ def starting_card(project: Project, recipe: Recipe) -> CheckpointCard:
         card = find(f"{PREFIX}{recipe.network}-{recipe.parameterisation}")
     else:
         card = find(project.checkpoint)
-        if project.overlap_answer == "yes":
+        if told_overlap(project, card)[0] == "yes":
             raise UserError(
                 f"The checkpoint {card.name!r} may have been trained on these people, "
                 "so no bound would hold for them: choose another checkpoint."
@@ -129,6 +133,26 @@ def starting_card(project: Project, recipe: Recipe) -> CheckpointCard:
             f"of {card.resolution} have: lower its crop."
         )
     return card
+
+
+def told_overlap(project: Project, card: CheckpointCard) -> tuple[str, str]:
+    """Whether the checkpoint could contain the protected people, and why.
+
+    The project's answer, which is about its own images; without one, the answer given
+    when the checkpoint was imported. ("", "") when neither was given.
+
+    Raises:
+        UserError: when the answer is none.
+    """
+    if is_scratch(card.name) or not project.overlap_answer:
+        return card.overlap, card.overlap_reason
+    if project.overlap_answer not in OVERLAP_ANSWERS:
+        raise UserError(
+            f"The answer {project.overlap_answer!r} to whether the checkpoint could "
+            "have been trained on these people is unknown: use "
+            f"{', '.join(OVERLAP_ANSWERS)}."
+        )
+    return project.overlap_answer, project.overlap_reason
 
 
 _FREE = ("name", "title", "needs", "images_per_class")

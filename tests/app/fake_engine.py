@@ -76,6 +76,10 @@ class FakeCard:
     parameters: int
     resolution: int
     sha256: str
+    pretraining_licences: str
+    source: str = ""
+    overlap: str = ""
+    overlap_reason: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,6 +239,7 @@ class FakeEngine:
                 description="A small network that knows shapes, strokes and textures. "
                 "It comes with Sfumato and runs on a computer without a GPU.",
                 licence="Apache-2.0",
+                pretraining_licences="Public domain and CC0-1.0",
                 pretraining_data="Procedural shapes, textures and dead leaves; font "
                 "glyphs; public-domain photographs. No medical images of patients.",
                 parameters=1_236_000,
@@ -247,6 +252,10 @@ class FakeEngine:
                 description="A larger network trained on everyday photographs.",
                 licence="CC-BY-4.0",
                 pretraining_data="ImageNet, reduced to 32 × 32 pixels.",
+                pretraining_licences="for research",
+                source="https://example.org/photographs",
+                overlap="no",
+                overlap_reason="all were published in 1998",
                 parameters=80_390_403,
                 resolution=32,
                 sha256="4471aa90cc1204" + "0" * 50,

@@ -115,11 +115,33 @@ def test_the_checkpoint_question_must_be_answered_and_yes_blocks(at):
     assert page.state.project.overlap_answer == "unsure"
 
 
-def test_another_checkpoint_asks_the_question_again(at):
+def test_the_reason_is_kept_and_costs_no_new_plan(at, qtbot):
     page = at("checkpoint")
     page.answer.buttons["no"].click()
+    page.state.plan = plan = object()
+    qtbot.keyClicks(page.reason, "of 1998 ")
+    assert page.state.project.overlap_reason == "of 1998"
+    assert page.state.plan is plan
+    page.enter(page.state)
+    assert page.reason.text() == "of 1998"
+
+
+def test_the_card_tells_what_was_answered_at_the_import(at):
+    page = at("checkpoint")
+    told = "\n".join(
+        child.text() for frame in page._frames for child in frame.findChildren(QLabel)
+    )
+    assert "could not hold the patients of then (all were published in 1998)" in told
+    assert "https://example.org/photographs" in told and "CC-BY-4.0" in told
+
+
+def test_another_checkpoint_asks_the_question_again(at, qtbot):
+    page = at("checkpoint")
+    page.answer.buttons["no"].click()
+    qtbot.keyClicks(page.reason, "known")
     page.buttons[1].click()
-    assert page.answer.value == ""
+    assert page.answer.value == "" and page.reason.text() == ""
+    assert page.state.project.overlap_reason == ""
     assert page.state.project.checkpoint == "photographs"
     assert "Answer the question" in page.ready()
 

@@ -45,6 +45,7 @@ def arguments(tmp_path):
         "--epsilon": 0.5,
         "--delta": 1e-3,
         "--device": "cpu",
+        "--overlap-answer": "no",
     }
 
 
@@ -94,6 +95,48 @@ def test_a_mistake_is_one_sentence_and_costs_nothing(
     assert run(tmp_path / "project", arguments | changes) == cli.MISTAKE
     assert named in complaint(capsys)
     assert ledger_rows(home) == 0
+
+
+@pytest.mark.parametrize(
+    "option",
+    ["--batch-size", "--steps", "--augmentation-multiplicity", "--images-per-class",
+     "--resolution", "--declared-count", "--epsilon", "--delta",
+     "--max-images-per-unit"],
+)  # fmt: skip
+@pytest.mark.parametrize("value", [0, -3])
+@pytest.mark.parametrize("command", ["run", "budget"])
+def test_a_number_that_nobody_can_mean_is_blamed_on_whoever_asked(
+    tmp_path, home, arguments, capsys, option, value, command
+):
+    """And it replaces no wish that was good before."""
+    wishes = arguments | {option: value}
+    if command == "run":
+        assert run(tmp_path / "project", wishes) == cli.MISTAKE
+    else:
+        flags = [str(part) for pair in wishes.items() for part in pair]
+        assert cli.main(["budget", *flags]) == cli.MISTAKE
+    said = complaint(capsys)
+    named = {
+        "--max-images-per-unit": "images per patient",
+        "--declared-count": "declared number",
+    }.get(option, option.strip("-").replace("-", " "))
+    assert named in said and "recipe" not in said
+    assert not (tmp_path / "project" / "project.toml").exists()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["pretrain", "OUT", "--steps", "0"], ["pretrain", "OUT", "--batch-size", "-1"],
+     ["pretrain", "OUT", "--images", "0"],
+     ["pretrain", "OUT", "--source", "X", "--data", "noise", "--steps", "0"],
+     ["sample", "OUT", "--images-per-class", "0"],
+     ["inspect", "OUT", "--resolution", "0"], ["phantom", "OUT", "--images", "0"]],
+)  # fmt: skip
+def test_other_commands_blame_the_wish_too(tmp_path, capsys, command):
+    out = str(tmp_path / "out")
+    assert cli.main([part.replace("OUT", out) for part in command]) == cli.MISTAKE
+    said = complaint(capsys)
+    assert f"{command[-2]}" in said and command[-1] in said and "recipe" not in said
 
 
 EVERYTHING = {

@@ -147,7 +147,7 @@ def run(tmp_path, source, *more):
             "run", str(tmp_path / "project"), "--source", str(source), "--resolution",
             "8", "--declared-count", "40", "--checkpoint", str(tmp_path / "checkpoint"),
             "--recipe", str(write_recipe(tmp_path)), "--epsilon", "0.5", "--delta",
-            "1e-3", "--device", "cpu", *more,
+            "1e-3", "--device", "cpu", "--overlap-answer", "no", *more,
         ]
     )  # fmt: skip
 
@@ -207,6 +207,7 @@ def planned(tmp_path):
         epsilon=0.5,
         delta=1e-3,
         recipe=str(write_recipe(tmp_path)),
+        overlap_answer="no",
     )
 
     def plan(dataset=None, **changes):

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from core.checkpoints.catalogue import find
 from core.disclosure import audit_facts
 from core.release.audit import build_audit
 from core.release.recheck import contradictions
+from core.release.report import front_page
 from core.training.forecast import network_calls
 from core.training.recipe import load_recipe
 from core.workspace import Project
 from tests.core.tiny import make_plan, write_recipe
 
 
-def stated(plan, **more) -> dict:
+def stated(plan, project: Project | None = None, **more) -> dict:
     facts = audit_facts(
         plan,
-        Project(),
+        project or Project(),
         trainable_parameters=1,
         updates=plan.mechanism.steps,
         steps_charged=plan.mechanism.steps,
@@ -50,6 +54,57 @@ def test_the_report_states_views_guidance_and_churn(tmp_path):
     assert chosen["sampler"]["churn"] == (
         "100 over all steps, from noise level 0.05 to 50, of standard deviation 1"
     )
+
+
+def test_the_report_states_where_the_network_comes_from_and_whom_it_could_hold(
+    tmp_path,
+):
+    plan = make_plan(tmp_path)
+    model = stated(plan)["public_model"]
+    assert model["pretraining_licences"] == "none" and "source" not in model
+    assert model["overlap_answer"] == "not asked"
+    card = replace(
+        plan.checkpoint, source="https://example.org", source_sha256="a" * 64,
+        conversion="the means only", overlap="no", overlap_reason="it is of 1998",
+    )  # fmt: skip
+    imported = replace(plan, checkpoint=card)
+    model = stated(imported)["public_model"]
+    assert (model["overlap_answer"], model["overlap_reason"]) == ("no", "it is of 1998")
+    assert "overlap_answer_at_import" not in model
+    assert (model["source"], model["source_sha256"], model["conversion"]) == (
+        "https://example.org", "a" * 64, "the means only",
+    )  # fmt: skip
+    own = Project(overlap_answer="unsure", overlap_reason="nobody could say")
+    audit = stated(imported, own)
+    model = audit["public_model"]
+    assert model["overlap_answer"] == "unsure"
+    assert model["overlap_reason"] == "nobody could say"
+    assert model["overlap_answer_at_import"] == "no: it is of 1998"
+    (row,) = [
+        words for name, words in front_page(audit).choices if name == "Public network"
+    ]
+    assert row.endswith("same people? unsure (reason: nobody could say)")
+
+
+def test_an_answer_about_a_network_from_nothing_is_its_own(tmp_path, monkeypatch):
+    monkeypatch.setenv("SFUMATO_HOME", str(tmp_path / "home"))
+    plan = replace(make_plan(tmp_path), checkpoint=find("scratch-dpdm-grey-edm"))
+    model = stated(plan, Project(overlap_answer="unsure"))["public_model"]
+    assert (model["overlap_answer"], model["overlap_reason"]) == (
+        "no", "no data were used",
+    )  # fmt: skip
+
+
+def test_the_report_states_the_public_images_that_join_the_steps(tmp_path):
+    plain = stated(make_plan(tmp_path))
+    assert plain["public_data"] == "none beside the public model's"
+    joined = stated(make_plan(tmp_path, outer_images=1200, private_timesteps=(40, 700)))
+    assert joined["views"].endswith(
+        "private images at timesteps from 40 to below 700 only"
+    )
+    assert joined["public_data"].startswith("1,200 images drawn by rule")
+    others = stated(make_plan(tmp_path, outer_images=2, outer_source="moments"))
+    assert "pseudo-images drawn from the noisy moments" in others["public_data"]
 
 
 def test_the_report_states_the_central_images_as_events_of_their_own(tmp_path):

@@ -15,7 +15,7 @@ from core.events import Watcher
 from core.privacy.ledger import Ledger
 from core.privacy.lifetime import Cap
 from core.spending import SEAL, open_ledger, sealed_head
-from core.synthesis import drawing
+from core.synthesis import drawing, sampling
 from core.training import purse
 from core.workspace import Project, Workspace
 from tests.core.tiny import make_checkpoint, make_dataset, write_recipe
@@ -46,6 +46,7 @@ def project(tmp_path) -> Project:
         epsilon=0.3,
         delta=1e-3,
         recipe=str(write_recipe(tmp_path, moment_share=0)),
+        overlap_answer="no",
     ).changed(steps=2)
 
 
@@ -57,7 +58,9 @@ def planned(workspace, project, dataset=None):
 def test_the_same_wishes_are_the_same_run(workspace, project):
     plan = planned(workspace, project)
     assert planned(workspace, project) == plan
-    free = project.changed(title="Another", images_per_class=9, device="cpu")
+    free = project.changed(
+        title="Another", images_per_class=9, device="cpu", overlap_reason="known"
+    )
     again = planned(workspace, free)
     assert again.run == plan.run and again.recipe.images_per_class == 9
 
@@ -199,6 +202,28 @@ def test_images_are_drawn_as_the_recipe_says(workspace, project, monkeypatch):
     monkeypatch.setattr(drawing, "sample", recording)
     pipeline.synthesise(workspace, plan, Watcher())
     assert {(a["guidance"], a["churn"]) for a in asked} == {(1.5, Churn(amount=2.0))}
+
+
+def test_a_smaller_set_than_before_can_be_released(
+    workspace, project, tmp_path, monkeypatch
+):
+    dataset, plan = make_dataset(), planned(workspace, project)
+    workspace.finish("dataset", {"fingerprint": dataset.fingerprint})
+    pipeline.fine_tune(workspace, plan, dataset, Watcher())
+    pipeline.synthesise(workspace, plan, Watcher())
+    fewer = replace(plan, recipe=replace(plan.recipe, images_per_class=2))
+
+    def crash(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(sampling, "synthesise", crash)
+        pipeline.synthesise(workspace, fewer, Watcher())
+    with pytest.raises(UserError, match=r"'samples'.* is not finished"):
+        pipeline.export(workspace, fewer, tmp_path / "release", Watcher())
+    assert pipeline.synthesise(workspace, fewer, Watcher()).per_class == 2
+    release = pipeline.export(workspace, fewer, tmp_path / "release", Watcher())
+    assert len(list(release.folder.rglob("*.png"))) == 2 * 2
 
 
 def rolled_back(home, kept):

@@ -38,7 +38,7 @@ LATER_FIELDS = {
     "central_share", "central_draws", "central_batch", "central_reduce",
     "central_images", "central_learning_rate", "class_rows",
     "teacher_share", "teacher_steps", "teacher_components", "teacher_learning_rate",
-    "teacher_labels", "pictures",
+    "teacher_labels", "outer_images", "outer_source", "private_timesteps", "pictures",
 }  # fmt: skip
 """Fields of a recipe that came after the first version."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.privacy_mutations.harness import Mutant
 
 PLAN = "training/plan.py"
+BINDING = "training/binding.py"
 WISHES = "training/wishes.py"
 PURSE = "training/purse.py"
 STATE = "training/state.py"
@@ -21,14 +22,14 @@ DEALT = "training/test_distributed.py::test_each_unit_is_dealt_to_one_process"
 PLAN_MUTANTS = (
     Mutant(
         name="the moments are left out of the calibration",
-        file=PLAN,
+        file=BINDING,
         correct="return charges_of(louder, moments, central, teacher)",
         wrong="return charges_of(louder, None, central, teacher)",
         tests=(IN_PLAN + "test_the_calibration_is_over_everything",),
     ),
     Mutant(
         name="one release of moments is left out",
-        file=PLAN,
+        file=BINDING,
         correct="            Charge(noise_multiplier=moments.squares_noise, count=1),\n"
         "        )\n"
         "    if teacher:",
@@ -37,14 +38,14 @@ PLAN_MUTANTS = (
     ),
     Mutant(
         name="fewer steps are accounted than are made",
-        file=PLAN,
+        file=BINDING,
         correct="releases += (mechanism.charge(mechanism.steps),)",
         wrong="releases += (mechanism.charge(mechanism.steps - 1),)",
         tests=(IN_PLAN + "test_the_calibration_is_over_everything",),
     ),
     Mutant(
         name="pictures from the moments forget what the teacher costs",
-        file=PLAN,
+        file=BINDING,
         correct="return charges_of(None, of(noise), None, teacher)",
         wrong="return charges_of(None, of(noise), None, None)",
         tests=(
@@ -53,7 +54,7 @@ PLAN_MUTANTS = (
     ),
     Mutant(
         name="any delta will do",
-        file=PLAN,
+        file=BINDING,
         correct="    budget.check_delta(declared_count)\n",
         wrong="",
         tests=(IN_PLAN + "test_wishes_that_do_not_fit_are_refused",),
@@ -104,7 +105,7 @@ PLAN_MUTANTS = (
     ),
     Mutant(
         name="calibrated for another relation than is promised",
-        file=PLAN,
+        file=BINDING,
         correct="calibrate(at, budget.epsilon, budget.delta, budget.relation)",
         wrong="calibrate(at, budget.epsilon, budget.delta, Relation.REPLACE_SPECIAL)",
         tests=(IN_PLAN + "test_the_calibration_is_over_everything",),
@@ -112,7 +113,7 @@ PLAN_MUTANTS = (
     Mutant(
         name="people who are in the checkpoint are promised something",
         file=WISHES,
-        correct='if project.overlap_answer == "yes":',
+        correct='if told_overlap(project, card)[0] == "yes":',
         wrong="if False:",
         tests=(IN_PLAN + "test_wishes_that_do_not_fit_are_refused",),
     ),

@@ -6,7 +6,7 @@ from tests.privacy_mutations.harness import Mutant
 
 SUM = "privacy/teacher.py"
 TEACHER = "training/teacher.py"
-PLAN = "training/plan.py"
+BINDING = "training/binding.py"
 PURSE = "training/purse.py"
 WARMUP = "training/warmup.py"
 
@@ -63,7 +63,7 @@ TEACHER_MUTANTS = (
     ),
     Mutant(
         name="the teacher's divisor is not the declared count",
-        file=PLAN,
+        file=BINDING,
         correct="            declared_count=declared_count,\n        )\n\n"
         "    def at(noise: float) -> tuple[Charge, ...]:\n"
         "        return (of(noise).charge(recipe.teacher_steps),)",
@@ -118,7 +118,7 @@ TEACHER_MUTANTS = (
     ),
     Mutant(
         name="the teacher is left out of the calibration",
-        file=PLAN,
+        file=BINDING,
         correct="return charges_of(louder, moments, central, teacher)",
         wrong="return charges_of(louder, moments, central, None)",
         tests=(IN_RUN + "test_everything_together_keeps_the_budget",),

@@ -87,6 +87,66 @@ def test_what_is_there_is_not_drawn_again(model, tmp_path, monkeypatch):
     assert draw(model, tmp_path / "a").per_class == 5
 
 
+def test_fewer_images_leave_none_that_are_too_many(model, tmp_path):
+    draw(model, tmp_path / "a")
+    foreign = tmp_path / "a/class-001/mine.png"
+    foreign.write_bytes(b"somebody else's")
+    fewer = draw(model, tmp_path / "a", per_class=4)
+    assert foreign.is_file()
+    foreign.unlink()
+    draw(model, tmp_path / "fresh", per_class=4)
+    assert contents(tmp_path / "a") == contents(tmp_path / "fresh")
+    assert len(fewer.read()[0]) == 8
+    again = draw(model, tmp_path / "a")
+    assert again.per_class == 5 and len(contents(tmp_path / "a")) == 10
+
+
+@pytest.mark.parametrize("fatal", range(3))
+def test_a_crash_while_the_surplus_goes_is_made_good(
+    model, tmp_path, monkeypatch, fatal
+):
+    draw(model, tmp_path / "a")
+    real, deleted = Path.unlink, []
+
+    def dying(self, *of, **how):
+        if len(deleted) == fatal:
+            raise KeyboardInterrupt
+        deleted.append(self)
+        return real(self, *of, **how)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Path, "unlink", dying)
+        draw(model, tmp_path / "a", per_class=2)
+    assert len(contents(tmp_path / "a")) == 10 - fatal
+    draw(model, tmp_path / "a", per_class=2)
+    draw(model, tmp_path / "fresh", per_class=2)
+    assert contents(tmp_path / "a") == contents(tmp_path / "fresh")
+
+
+@pytest.mark.parametrize("fatal", [None, 0, 4, 10, 11])
+def test_named_images_never_pass_for_images_as_drawn(
+    model, tmp_path, monkeypatch, fatal
+):
+    """The teacher was lost after it had named them; perhaps a crash came in between."""
+    draw(model, tmp_path / "a", name=by_brightness)
+    real, deleted = Path.unlink, []
+
+    def dying(self, *of, **how):
+        if len(deleted) == fatal:
+            raise KeyboardInterrupt
+        deleted.append(self)
+        return real(self, *of, **how)
+
+    if fatal is not None:
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(Path, "unlink", dying)
+            patch.setattr(sampling.shutil, "rmtree", dying)
+            draw(model, tmp_path / "a")
+    assert draw(model, tmp_path / "a").unnamed is None
+    draw(model, tmp_path / "fresh")
+    assert contents(tmp_path / "a") == contents(tmp_path / "fresh")
+
+
 def test_the_samplers_settings_reach_the_sampler(model, tmp_path, monkeypatch):
     given = []
     drawn = drawing.sample

@@ -221,10 +221,10 @@ def watch_the_wire() -> list[int]:
     def watched(*arguments: Any) -> Iterator[Callable]:
         with real(*arguments) as total_of:
 
-            def total(*of: Any) -> torch.Tensor:
+            def total(*of: Any, **options: Any) -> torch.Tensor:
                 spoken.append(0)
                 summing.append(True)
-                found = total_of(*of)
+                found = total_of(*of, **options)
                 summing.clear()
                 return found
 

@@ -14,8 +14,8 @@ from core.privacy.accounting import epsilon
 from core.privacy.budget import PrivacyUnit
 from core.training import central as room
 from core.training import trainer, warmup
+from core.training.binding import bind, charges_of
 from core.training.central import draw_central, finished, load_central, save_central
-from core.training.plan import bind, charges_of
 from core.training.purse import Purse
 from core.training.recipe import load_recipe
 from core.training.units import UnitImages, group_units

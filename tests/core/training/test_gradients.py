@@ -163,6 +163,7 @@ def test_the_rows_of_a_unit_are_the_views_of_its_images(tmp_path):
         recipe,
         make_network(),
         torch.device("cpu"),
+        recipe.timesteps,
     )
     assert rows.weights.shape == (3, 6)
     torch.testing.assert_close(rows.weights.sum(dim=1), torch.ones(3))

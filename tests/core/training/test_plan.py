@@ -21,6 +21,7 @@ from core.training.wishes import (
     changes_to_recipe,
     read_recipe,
     recipe_wishes,
+    told_overlap,
 )
 from core.workspace import Project
 from tests.core import tiny
@@ -38,6 +39,7 @@ def project(tmp_path) -> Project:
         epsilon=0.5,
         delta=1e-3,
         recipe=str(write_recipe(tmp_path)),
+        overlap_answer="no",
     )
 
 
@@ -131,7 +133,9 @@ def test_a_plan_survives_json(project):
         ({"declared_count": 59}, "declare"),
         ({"declared_count": 1}, "declare"),
         ({"resolution": 16}, "resolution"),
-        ({"overlap_answer": "yes"}, "checkpoint"),
+        ({"overlap_answer": "yes"}, "may have been trained on these people"),
+        ({"overlap_answer": "maybe"}, "'maybe'.* is unknown: use no, unsure, yes"),
+        ({"overlap_answer": ""}, "Say whether the checkpoint 'tiny' could"),
         ({"checkpoint": "nonesuch"}, "checkpoint"),
         ({"recipe": "nonesuch"}, "recipe"),
     ],
@@ -139,6 +143,22 @@ def test_a_plan_survives_json(project):
 def test_wishes_that_do_not_fit_are_refused(project, changes, named):
     with pytest.raises(UserError, match=named):
         bound(project.changed(**changes))
+
+
+@pytest.mark.parametrize("before", ["no", "unsure", "yes"])
+def test_the_answer_given_at_the_import_holds_until_the_project_has_its_own(
+    project, tmp_path, before
+):
+    make_checkpoint(tmp_path / "checkpoint", overlap=before, overlap_reason="known")
+    silent = project.changed(overlap_answer="")
+    if before == "yes":
+        with pytest.raises(UserError, match="may have been trained on these people"):
+            bound(silent)
+    else:
+        card = bound(silent).checkpoint
+        assert told_overlap(silent, card) == (before, "known")
+    own = project.changed(overlap_answer="unsure", overlap_reason="asked")
+    assert told_overlap(own, bound(own).checkpoint) == ("unsure", "asked")
 
 
 def test_a_number_must_be_declared(project):

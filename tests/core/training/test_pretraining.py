@@ -101,7 +101,7 @@ def test_the_rate_rises_and_then_stays_or_falls():
 
 @pytest.mark.parametrize(
     ("changes", "words"),
-    [({"steps": 0}, "steps must be above 0"), ({"network": "big"}, "network must be"),
+    [({"steps": 0}, "steps must be 1 or more"), ({"network": "big"}, "network must be"),
      ({"parameterisation": "x"}, "'x' is unknown"), ({"crop": 8}, "crop must be"),
      ({"label_dropout": 1.0}, "label dropout"), ({"flip": 1}, "flip must be true"),
      ({"timestep_weights": (1.0, 1.0)}, "timestep mixture"), ({"pace": 1}, "pace")],

@@ -76,6 +76,24 @@ def test_a_value_of_the_wrong_kind_names_its_field(tmp_path, changes, words):
         ({"guidance": -1, "label_dropout": 0.1}, "Guidance must be between"),
         ({"churn_amount": 1}, "Only the sampler heun takes churn"),
         ({"churn_amount": -1, "sampler": '"heun"'}, "amount of 0 or more"),
+        ({"outer_images": -1}, "outer images must be 0 or more"),
+        ({"outer_source": '"photographs"'}, "outer source must be one of"),
+        (
+            {"outer_images": 4, "outer_source": '"moments"', "moment_share": 0},
+            "outer source must be another without noisy moments",
+        ),
+        ({"private_timesteps": "[600, 30]"}, "private timesteps must be rising"),
+        ({"private_timesteps": "[30, 1001]"}, "private timesteps must be rising"),
+        ({"private_timesteps": "[-1, 30]"}, "private timesteps must be rising"),
+        ({"outer_images": 4, "private_timesteps": "[0, 1000]"}, "leaves no timesteps"),
+        (
+            {
+                "outer_images": 4,
+                "timestep_weights": "[1, 0]",
+                "private_timesteps": "[500, 900]",
+            },
+            "leaves no timesteps",
+        ),
         ({"parameterisation": '"epsilon"'}, "'epsilon' is unknown"),
         ({"network": '"dpdm"', "parameterisation": '"edm"'}, "network must be empty"),
         ({"network": '"dpdm-grey"'}, "parameterisation must be named"),
@@ -105,6 +123,8 @@ def test_a_value_out_of_range_names_its_field(tmp_path, changes, words):
         {"sampler": '"heun"', "churn_amount": 40, "churn_to": 80, "churn_noise": 1.003},
         {"network": '"dpdm-grey"', "parameterisation": '"edm"'},
         {"parameterisation": '"eps-cosine-4000-rescaled"'},
+        {"outer_images": 4, "outer_source": '"moments"'},
+        {"outer_images": 4, "moment_share": 0},
     ],
 )
 def test_what_can_run_is_not_refused(tmp_path, changes):
@@ -127,6 +147,7 @@ def test_a_recipe_without_the_newer_fields_does_what_it_did(tmp_path):
     assert (recipe.network, recipe.parameterisation, recipe.needs) == ("", "", "")
     assert (recipe.crop, recipe.label_dropout, recipe.guidance) == (0, 0, 0)
     assert (recipe.churn, recipe.steps_at_epsilon) == (STILL, 0)
+    assert recipe.outer_images == 0 and recipe.shown_timesteps == recipe.timesteps
 
 
 def test_a_field_of_the_first_version_is_never_guessed():

@@ -17,8 +17,9 @@ from core.privacy.budget import PrivacyUnit
 from core.training import moments as moments_room
 from core.training import teacher as room
 from core.training import trainer, warmup
+from core.training.binding import bind, charges_of
 from core.training.moments import release_moments
-from core.training.plan import bind, charges_of, make_plan, plan_facts, plan_from_facts
+from core.training.plan import make_plan, plan_facts, plan_from_facts
 from core.training.purse import Purse
 from core.training.recipe import load_recipe
 from core.training.teacher import (
@@ -169,7 +170,7 @@ def test_a_plan_holds_it_and_survives_being_kept(tmp_path):
     path = write_recipe(tmp_path, teacher_share=0.3, teacher_labels="true")
     project = Project(
         source="images", resolution=8, declared_count=80, epsilon=0.5, delta=1e-3,
-        checkpoint=str(tmp_path / "checkpoint"), recipe=str(path),
+        checkpoint=str(tmp_path / "checkpoint"), recipe=str(path), overlap_answer="no",
     )  # fmt: skip
 
     def bound(present: int):

@@ -1,0 +1,169 @@
+"""From a budget and a recipe to noise: one calibration over all that is private."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import lru_cache
+
+from core.errors import UserError
+from core.privacy.accounting import Charge, calibrate
+from core.privacy.budget import Budget
+from core.privacy.mechanism import Mechanism
+from core.training.central import CentralRelease
+from core.training.moments import MomentRelease
+from core.training.recipe import MOMENTS, Recipe
+from core.training.teacher import TeacherRelease
+
+
+def charges_of(
+    mechanism: Mechanism | None,
+    moments: MomentRelease | None,
+    central: CentralRelease | None,
+    teacher: TeacherRelease | None,
+) -> tuple[Charge, ...]:
+    """All charges of a run; the steps last, after what the warm-up costs."""
+    releases: tuple[Charge, ...] = ()
+    if central:
+        releases = (central.mechanism.charge(central.mechanism.steps),)
+    if moments:
+        releases += (
+            Charge(noise_multiplier=moments.means_noise, count=1),
+            Charge(noise_multiplier=moments.squares_noise, count=1),
+        )
+    if teacher:
+        releases += (teacher.charge(teacher.steps),)
+    if mechanism:
+        releases += (mechanism.charge(mechanism.steps),)
+    return releases
+
+
+@lru_cache(maxsize=64)
+def bind(
+    budget: Budget, declared_count: int, recipe: Recipe, classes: int
+) -> tuple[
+    Mechanism | None,
+    MomentRelease | None,
+    CentralRelease | None,
+    TeacherRelease | None,
+]:
+    """Calibrate the noise so that everything together keeps the budget.
+
+    Each release alone keeps its share of ε; the steps, or the moments where there are
+    none, have what composition leaves, which is more than the rest of ε. Remembered:
+    the plan asks again what its preview has just asked.
+
+    Guarantee: the ε of all charges, evaluated together at the fine discretisation, is
+    at most `budget.epsilon`.
+
+    Raises:
+        UserError: when δ is too large for the count, the batch is not below it, or no
+            noise keeps the budget.
+    """
+    if declared_count < 2:
+        raise UserError("The declared number of records must be 2 or more.")
+    budget.check_delta(declared_count)
+    central = _bind_central(budget, declared_count, recipe, classes)
+    teacher = _bind_teacher(budget, declared_count, recipe, classes)
+    if recipe.pictures == MOMENTS:
+        # PRIVACY: one calibration of the moments together with the teacher.
+        moments = _moments_within(budget, budget.epsilon, recipe, classes, teacher)
+        return None, moments, central, teacher
+    mechanism = Mechanism.poisson(
+        population=declared_count,
+        batch_size=recipe.batch_size,
+        noise_multiplier=1.0,
+        clip_norm=recipe.clip_norm,
+        steps=recipe.steps,
+    )
+    moments = _bind_moments(budget, recipe, classes)
+
+    def at(noise: float) -> tuple[Charge, ...]:
+        louder = replace(mechanism, noise_multiplier=noise)
+        return charges_of(louder, moments, central, teacher)
+
+    # PRIVACY: one calibration over all releases and the steps together.
+    noise = calibrate(at, budget.epsilon, budget.delta, budget.relation)
+    return replace(mechanism, noise_multiplier=noise), moments, central, teacher
+
+
+def _bind_teacher(
+    budget: Budget, declared_count: int, recipe: Recipe, classes: int
+) -> TeacherRelease | None:
+    if recipe.teacher_share == 0:
+        return None
+
+    def of(noise: float) -> TeacherRelease:
+        return TeacherRelease(
+            classes=classes,
+            components=recipe.teacher_components,
+            steps=recipe.teacher_steps,
+            learning_rate=recipe.teacher_learning_rate,
+            noise_multiplier=noise,
+            # PRIVACY: the declared number, never how many are there.
+            declared_count=declared_count,
+        )
+
+    def at(noise: float) -> tuple[Charge, ...]:
+        return (of(noise).charge(recipe.teacher_steps),)
+
+    share = budget.epsilon * recipe.teacher_share
+    return of(calibrate(at, share, budget.delta, budget.relation))
+
+
+def _bind_central(
+    budget: Budget, declared_count: int, recipe: Recipe, classes: int
+) -> CentralRelease | None:
+    if recipe.central_share == 0:
+        return None
+
+    def of(noise: float) -> CentralRelease:
+        return CentralRelease.poisson(
+            population=declared_count,
+            batch_size=recipe.central_batch,
+            noise_multiplier=noise,
+            draws=recipe.central_draws,
+            classes=classes,
+            reduce=recipe.central_reduce,
+        )
+
+    def at(noise: float) -> tuple[Charge, ...]:
+        return (of(noise).mechanism.charge(recipe.central_draws),)
+
+    share = budget.epsilon * recipe.central_share
+    return of(calibrate(at, share, budget.delta, budget.relation))
+
+
+def _bind_moments(budget: Budget, recipe: Recipe, classes: int) -> MomentRelease | None:
+    if recipe.moment_share == 0:
+        return None
+    share = budget.epsilon * recipe.moment_share
+    return _moments_within(budget, share, recipe, classes)
+
+
+def _moments_within(
+    budget: Budget,
+    target: float,
+    recipe: Recipe,
+    classes: int,
+    teacher: TeacherRelease | None = None,
+) -> MomentRelease:
+    """Noisy moments that keep ε within `target`, together with this teacher."""
+    # Two Gaussian sums of precision p and 1 − p are one Gaussian of precision 1.
+    means, squares = recipe.moment_means_share, 1 - recipe.moment_means_share
+
+    def of(noise: float) -> MomentRelease:
+        return MomentRelease(
+            classes=classes,
+            frequencies=recipe.moment_frequencies,
+            mean_norm=recipe.moment_mean_norm,
+            norm=recipe.moment_norm,
+            means_noise=noise / means**0.5,
+            squares_noise=noise / squares**0.5,
+            noise_edge=recipe.moment_noise_edge,
+            residual=recipe.moment_residual,
+        )
+
+    def at(noise: float) -> tuple[Charge, ...]:
+        return charges_of(None, of(noise), None, teacher)
+
+    return of(calibrate(at, target, budget.delta, budget.relation))
