@@ -7,7 +7,12 @@ from dataclasses import dataclass
 from core.privacy.accounting import Charge, epsilon
 from core.privacy.budget import Budget, UnitKind
 from core.privacy.comparison import other_unit_epsilon
-from core.training.forecast import sampling_seconds, training_seconds, workload
+from core.training.forecast import (
+    sampling_seconds,
+    teaching_seconds,
+    training_seconds,
+    workload,
+)
 from core.training.plan import bind, charges_of, promise
 from core.training.wishes import (
     DEFAULT_DECLARED,
@@ -82,7 +87,15 @@ def preview(project: Project) -> BudgetPreview:
         expected_batch=mechanism.divisor,
         sampling_probability=mechanism.sampling_probability,
         forecast_seconds=training_seconds(work, recipe)
-        + sampling_seconds(work, recipe, PREVIEW_CLASSES),
+        + sampling_seconds(work, recipe, PREVIEW_CLASSES)
+        + teaching_seconds(
+            recipe,
+            images=declared * limit,
+            resolution=project.resolution,
+            channels=1 if project.grey else card.image_channels,
+            classes=PREVIEW_CLASSES,
+            device=project.device,
+        ),
         sentence=promise(budget, declared),
         others=_others(budget, (*releases, mechanism.charge(mechanism.steps))),
         warnings=_warnings(project, recipe.steps),
