@@ -171,7 +171,7 @@ def audit_facts(
         sampler=sampler(recipe),
         views=views(recipe),
         public_data=public_data(recipe),
-        selection=selection(unnamed),
+        selection=selection(recipe, unnamed),
         network=(
             "Built to run without a network: no feature sends or fetches anything. "
             "Connections were not monitored."
@@ -258,8 +258,16 @@ def public_data(recipe: Recipe) -> str:
     )
 
 
-def selection(unnamed: tuple[int, ...] | None) -> str | None:
+def selection(recipe: Recipe, unnamed: tuple[int, ...] | None) -> str | None:
     """Which drawn images are released, and under which label; None for all as drawn."""
+    if unnamed is None and recipe.teacher_labels:
+        return (
+            "none: every image that was sampled is released under the class that it "
+            "was drawn for; the recipe asks for a private teacher to name the images, "
+            "and there was none when they were drawn, because its file or the noisy "
+            "moments that it learns from were lost. What was charged for it is in the "
+            "composition"
+        )
     if unnamed is None:
         return None
     return (

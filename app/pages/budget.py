@@ -282,7 +282,9 @@ class BudgetPage(Page):
             (self.tr("Noise multiplier"), blurred.format(noise=noise)),
             (
                 self.tr("Time on this computer"),
-                duration(forecast) if forecast is not None else self.tr("some minutes"),
+                duration(forecast)
+                if forecast is not None
+                else self.tr("measured when training starts"),
             ),
             (self.tr("The bound for others"), _others(preview)),
         )

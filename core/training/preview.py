@@ -8,8 +8,15 @@ from core.privacy.accounting import Charge, epsilon
 from core.privacy.budget import Budget, UnitKind
 from core.privacy.comparison import other_unit_epsilon
 from core.training.binding import bind, charges_of
-from core.training.forecast import sampling_seconds, training_seconds, workload
+from core.training.forecast import (
+    moments_seconds,
+    sampling_seconds,
+    teaching_seconds,
+    training_seconds,
+    workload,
+)
 from core.training.plan import promise
+from core.training.recipe import Recipe
 from core.training.wishes import (
     DEFAULT_DECLARED,
     changes_to_recipe,
@@ -37,8 +44,7 @@ class BudgetPreview:
             there are none.
         epsilon_curve: (step, ε charged after it) from 0 to the last step.
         steps, expected_batch, sampling_probability: Of the mechanism.
-        forecast_seconds: Fine-tuning and sampling on this machine as it is now; None
-            without a network, which takes minutes.
+        forecast_seconds: Fine-tuning and sampling on this machine as it is now.
         sentence: The promise in plain words.
         others: What the same noise gives the unit that was not chosen: for whom, and
             its ε, an upper bound too; infinity when nothing bounds it.
@@ -50,23 +56,23 @@ class BudgetPreview:
     steps: int
     expected_batch: float
     sampling_probability: float
-    forecast_seconds: float | None
+    forecast_seconds: float
     sentence: str
     others: tuple[tuple[str, float], ...]
     warnings: tuple[str, ...]
 
     def figures(self) -> str:
         """The mechanism in one line, for people who know it."""
-        if self.forecast_seconds is None:
+        minutes = f"about {self.forecast_seconds / 60:.0f} minutes on this machine"
+        if not self.steps:
             return (
                 f"noise multiplier {self.noise_multiplier:.4f} of the noisy "
-                "covariances; no network is trained, which leaves some minutes"
+                f"covariances, no network is trained, {minutes}"
             )
         return (
             f"noise multiplier {self.noise_multiplier:.4f}, {self.steps} steps of "
             f"{self.expected_batch:g} expected records (q = "
-            f"{self.sampling_probability:.5g}), about "
-            f"{self.forecast_seconds / 60:.0f} minutes on this machine"
+            f"{self.sampling_probability:.5g}), {minutes}"
         )
 
 
@@ -80,7 +86,7 @@ def preview(project: Project) -> BudgetPreview:
     declared = declared_count(project)
     mechanism, *released = bind(budget, declared, recipe, PREVIEW_CLASSES)
     if mechanism is None:
-        return _without_network(project, budget, declared, charges_of(None, *released))
+        return _without_network(project, budget, recipe, charges_of(None, *released))
     card = starting_card(project, recipe)
     *releases, _ = charges_of(mechanism, *released)
     points = sorted(
@@ -102,7 +108,8 @@ def preview(project: Project) -> BudgetPreview:
         expected_batch=mechanism.divisor,
         sampling_probability=mechanism.sampling_probability,
         forecast_seconds=training_seconds(work, recipe)
-        + sampling_seconds(work, recipe, PREVIEW_CLASSES),
+        + sampling_seconds(work, recipe, PREVIEW_CLASSES)
+        + _teaching_seconds(project, recipe, card.image_channels),
         sentence=promise(budget, declared),
         others=_others(
             budget, declared, (*releases, mechanism.charge(mechanism.steps))
@@ -112,9 +119,10 @@ def preview(project: Project) -> BudgetPreview:
 
 
 def _without_network(
-    project: Project, budget: Budget, declared: int, charges: tuple[Charge, ...]
+    project: Project, budget: Budget, recipe: Recipe, charges: tuple[Charge, ...]
 ) -> BudgetPreview:
     """Of a recipe that draws its pictures from the moments: releases, and no steps."""
+    declared = declared_count(project)
     spent = epsilon(charges, budget.delta, budget.relation)
     return BudgetPreview(
         noise_multiplier=charges[1].noise_multiplier,
@@ -122,10 +130,22 @@ def _without_network(
         steps=0,
         expected_batch=float(declared),
         sampling_probability=1.0,
-        forecast_seconds=None,
+        forecast_seconds=_teaching_seconds(project, recipe, 3)
+        + moments_seconds(recipe, PREVIEW_CLASSES),
         sentence=promise(budget, declared),
         others=_others(budget, declared, charges),
         warnings=_warnings(project, None),
+    )
+
+
+def _teaching_seconds(project: Project, recipe: Recipe, channels: int) -> float:
+    return teaching_seconds(
+        recipe,
+        images=declared_count(project) * read_budget(project).unit.max_images_per_unit,
+        resolution=project.resolution,
+        channels=1 if project.grey else channels,
+        classes=PREVIEW_CLASSES,
+        device=project.device,
     )
 
 

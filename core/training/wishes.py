@@ -11,7 +11,7 @@ from core.checkpoints.scratch import PREFIX, is_scratch
 from core.diffusion.process import check_process
 from core.errors import UserError
 from core.privacy.budget import Budget, PrivacyUnit, Relation, UnitKind
-from core.training.recipe import Recipe, load_recipe
+from core.training.recipe import MOMENTS, Recipe, load_recipe
 from core.training.recipe_files import check_wishes
 from core.workspace import Project
 
@@ -93,6 +93,11 @@ def changes_to_recipe(project: Project) -> tuple[str, ...]:
         told.append(
             "This recipe starts from nothing: no checkpoint is used, whichever was "
             "chosen."
+        )
+    if found.pictures == MOMENTS:
+        told.append(
+            "This recipe draws its pictures from noisy statistics: no network is "
+            "trained, and no checkpoint used, whichever was chosen. They are blurred."
         )
     return tuple(told)
 

@@ -25,12 +25,15 @@ from core.data.dataset import ImageDataset
 from core.events import Watcher
 from core.pipeline import FineTuned
 from core.privacy import mechanism
+from core.privacy import teacher as private_teacher
 from core.privacy.ledger import Ledger
-from core.training import moments, purse, trainer
+from core.training import moments, purse, trainer, warmup
+from core.training import teacher as teaching
 from core.training.plan import Plan
 from core.training.state import TrainingState, load_newest
+from core.training.teacher import load_teacher
 from core.workspace import Project, Workspace
-from tests.core.tiny import make_dataset, make_plan
+from tests.core.tiny import make_dataset, make_plan, make_teacher
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +70,7 @@ class Bench:
             patch.dict(os.environ, {"SFUMATO_HOME": str(self.ledger.parent)}),
             patch.object(trainer, "SECONDS_BETWEEN_STATES", -1.0),
             patch.object(purse, "epsilon", lambda *_: 0.0),
+            patch.object(teaching, "PSEUDO_IMAGES", 60),
             self._logged(),
             Workspace.open(self.project) as workspace,
         ):
@@ -102,6 +106,12 @@ class Bench:
             patch.object(
                 moments, "sum_of_squares", noted(moments.sum_of_squares, "sum")
             ),
+            patch.object(warmup, "read_lessons", noted(warmup.read_lessons, "look")),
+            patch.object(
+                private_teacher,
+                "sum_of_gradients",
+                noted(private_teacher.sum_of_gradients, "lesson"),
+            ),
         ):
             try:
                 yield
@@ -109,28 +119,45 @@ class Bench:
                 os.close(log)
 
     def log(self) -> list[str]:
-        """What was done: "sum", "step", and "noise" with its hash."""
+        """What was done: "sum", "look", "lesson", "step", "noise" with its hash."""
         path = self.folder / "log"
         return path.read_text().splitlines() if path.is_file() else []
 
-    def performed(self) -> tuple[int, int]:
-        """(moment releases, steps) that looked at the data."""
-        return self.log().count("sum"), self.log().count("step")
+    @property
+    def moments(self) -> Path:
+        return self.project / "training" / warmup.MOMENTS_FILE
 
-    def charged(self) -> tuple[int, int]:
-        """(moment releases, steps) in the ledger; its chain is checked on the way."""
+    @property
+    def teacher(self) -> Path:
+        return self.project / "training" / warmup.TEACHER
+
+    def performed(self) -> tuple[int, int, int]:
+        """(moment releases, the teacher's, steps) that looked at the data."""
+        log = self.log()
+        # Lessons are read once by a process, and then used for every release.
+        return (
+            log.count("sum"),
+            max(map(log.count, ("look", "lesson"))),
+            log.count("step"),
+        )
+
+    def charged(self) -> tuple[int, int, int]:
+        """As `performed`, in the ledger; its chain is checked on the way."""
         if not self.ledger.exists():
-            return 0, 0
+            return 0, 0, 0
         ledger = Ledger(self.ledger, [self.project / "ledger-head.json"])
-        found: Counter[bool] = Counter()
+        found: Counter[str] = Counter()
+        lesson = self.plan.teacher.charge(1)
         for charge in ledger.charged(self.dataset.fingerprint, run=self.plan.run):
-            found[charge.batch_cap is None] += charge.count
+            taught = replace(charge, count=1) == lesson
+            once = "lesson" if taught else "sum"
+            found[once if charge.batch_cap is None else "step"] += charge.count
         ledger.close()
-        return found[True], found[False]
+        return found["sum"], found["lesson"], found["step"]
 
-    def committed(self) -> tuple[int, int]:
-        """(moment releases, steps) of the plan."""
-        return 2, self.plan.mechanism.steps
+    def committed(self) -> tuple[int, int, int]:
+        """As `performed`, by the plan."""
+        return 2, self.plan.teacher.steps, self.plan.mechanism.steps
 
     def updates(self) -> int | None:
         """Steps in the newest readable state; None when there is none."""
@@ -146,30 +173,46 @@ class Bench:
             assert done <= paid <= allowed
         updates = self.updates()
         # A state is on disk before the first step is charged.
-        assert updates is not None or charged[1] == 0
-        assert (updates or 0) <= charged[1]
+        assert updates is not None or charged[2] == 0
+        assert (updates or 0) <= charged[2]
+        # A teacher on disk is whole, and learned no more than was paid for.
+        if self.teacher.exists():
+            assert int(load_teacher(self.teacher).settled) <= charged[1]
 
     def finish(self) -> None:
         """Go on to the end, and look at everything once more."""
         before = self.charged()
         tuned = self.tune()
         self.check()
-        sums, steps = self.charged()
+        sums, lessons, steps = self.charged()
         # Releases that were begun are never made again.
         assert sums == (before[0] or self.committed()[0])
-        assert tuned.steps_charged == steps == self.committed()[1]
+        # Without moments, which may be paid for and lost, there is nothing to teach on.
+        taught = self.moments.exists()
+        assert lessons == (self.committed()[1] if taught else before[1])
+        # The last release may be paid for and lost; its teacher is then that before.
+        assert self.teacher.exists() or lessons == before[1]
+        assert tuned.steps_charged == steps == self.committed()[2]
         assert tuned.updates == self.updates()
         assert load_checkpoint(tuned.folder).card.steps == tuned.updates
         left = [p.name for p in self.project.rglob(".*") if p.name != ".lock"]
         assert left == []
 
 
-def make_bench(folder: Path, *, steps: int) -> Bench:
-    """A plan of two releases and some steps on six images, run once to its end."""
+def make_bench(folder: Path, *, steps: int, lessons: int) -> Bench:
+    """A plan of two releases, a teacher and some steps on six images, run to its end.
+
+    Args:
+        lessons: Releases of the teacher's.
+    """
     plan = make_plan(
         folder, moments=True, steps=steps, augmentation_multiplicity=1, batch_size=2
     )
-    plan = replace(plan, recipe=replace(plan.recipe, moment_images=64))
+    plan = replace(
+        plan,
+        recipe=replace(plan.recipe, moment_images=64),
+        teacher=make_teacher(steps=lessons),
+    )
     bench = Bench(folder=folder, plan=plan, dataset=make_dataset(6), shapes=())
     bench.tune()
     states = sorted((bench.project / "training").glob("state-*.safetensors"))
@@ -181,7 +224,8 @@ def make_bench(folder: Path, *, steps: int) -> Bench:
 
 
 DISK = ("fsync", "replace", "execute", "serialize_file", "unlink", "mkstemp", "write",
-        "draw_units", "gaussian", "rmtree")  # fmt: skip
+        "draw_units", "gaussian", "rmtree", "read_lessons", "sum_of_gradients",
+        "save_teacher")  # fmt: skip
 """Functions beside which a kill is most likely to find something half done."""
 
 
@@ -201,7 +245,7 @@ class Kills:
     def count(self, bench: Bench) -> tuple[int, int]:
         """Run to the end; tell how many calls, and calls of `DISK`, there were."""
         mine, theirs = self._system.Pipe()
-        child = self._system.Process(target=_die_at, args=(bench, None, None, theirs))
+        child = self._system.Process(target=_die_at, args=(bench, theirs))
         child.start()
         counts = mine.recv()
         child.join()
@@ -210,7 +254,14 @@ class Kills:
 
     def at_call(self, bench: Bench, *, call: int | None, disk: int | None) -> bool:
         """Kill it at its n-th call, or beside its n-th of `DISK`; False: it ended."""
-        child = self._system.Process(target=_die_at, args=(bench, call, disk, None))
+        return self._killed(bench, call=call, disk=disk)
+
+    def at_named(self, bench: Bench, name: str, number: int) -> bool:
+        """Kill it as a function of this name begins or ends, the n-th time it does."""
+        return self._killed(bench, named=(name, number))
+
+    def _killed(self, bench: Bench, **at: object) -> bool:
+        child = self._system.Process(target=_die_at, args=(bench,), kwargs=at)
         child.start()
         child.join()
         assert child.exitcode in (0, -signal.SIGKILL)
@@ -234,16 +285,26 @@ class Kills:
 
 
 def _die_at(
-    bench: Bench, call: int | None, disk: int | None, tell: Connection | None
+    bench: Bench,
+    tell: Connection | None = None,
+    *,
+    call: int | None = None,
+    disk: int | None = None,
+    named: tuple[str, int] = ("", 0),
 ) -> None:
-    calls, beside = 0, 0
+    calls, beside, of_name = 0, 0, 0
 
     def tick(frame: object, event: str, what: object) -> None:
-        nonlocal calls, beside
+        nonlocal calls, beside, of_name
         calls += 1
         name = what.__name__ if event.startswith("c_") else frame.f_code.co_name
         beside += name in DISK
-        if calls == call or (beside == disk and name in DISK):
+        of_name += name == named[0]
+        if (
+            calls == call
+            or (beside == disk and name in DISK)
+            or (name, of_name) == named
+        ):
             os.kill(os.getpid(), signal.SIGKILL)
 
     threading.setprofile(tick)

@@ -34,14 +34,14 @@ linux = pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="reads /pr
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory):
-    """A plan of two releases and two steps, and its data."""
-    return make_bench(tmp_path_factory.mktemp("bench"), steps=2)
+    """A plan of two releases, a teacher and two steps, and its data."""
+    return make_bench(tmp_path_factory.mktemp("bench"), steps=2, lessons=3)
 
 
 @pytest.fixture(scope="module")
 def short(tmp_path_factory):
-    """The same with one step."""
-    return make_bench(tmp_path_factory.mktemp("short"), steps=1)
+    """The same with one step and one lesson."""
+    return make_bench(tmp_path_factory.mktemp("short"), steps=1, lessons=1)
 
 
 @pytest.fixture(scope="module")
@@ -80,14 +80,37 @@ def test_killed_anywhere_it_goes_on_with_fresh_noise(bench, kills, tmp_path):
 
 @posix
 def test_killed_from_outside_it_goes_on(bench, kills, tmp_path):
-    """At whatever it does just then; a whole run reports six times."""
+    """At whatever it does just then; a whole run reports eleven times."""
     killed = []
     for number in range(60 if LONG else 3):
         own = bench.moved(tmp_path / str(number))
-        killed.append(kills.at_report(own, 1 + 2 * number % 6))
+        killed.append(kills.at_report(own, 1 + 3 * number % 11))
         own.check()
         own.finish()
     assert sum(killed) > len(killed) / 2
+
+
+@posix
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [("new_teacher", 1), ("new_teacher", 2), ("read_lessons", 1), ("read_lessons", 2),
+     ("sum_of_gradients", 1), ("sum_of_gradients", 2), ("sum_of_gradients", 5),
+     ("save_teacher", 1), ("save_teacher", 2), ("save_teacher", 5)],
+)  # fmt: skip
+def test_a_teacher_that_is_killed_goes_on_and_repeats_no_release(
+    bench, kills, tmp_path, name, number
+):
+    """Odd numbers are a beginning, even ones an end, 5 that of the last release."""
+    own = bench.moved(tmp_path / "own")
+    assert kills.at_named(own, name, number)
+    own.check()
+    releases = (number + 1) // 2 - (name == "new_teacher")
+    assert own.charged() == (2, releases, 0)
+    own.finish()
+    # What was paid for and lost is lost, and nothing is done twice.
+    assert own.log().count("lesson") == 3 - (name == "read_lessons")
+    noises = [line for line in own.log() if line.startswith("noise")]
+    assert len(noises) == len(set(noises))
 
 
 def outcome(own, disk) -> str:
@@ -134,7 +157,7 @@ def test_a_power_cut_at_any_moment_leaves_what_was_paid_for(short, tmp_path):
     power = PowerCut(own.project)
     with power.recording():
         own.tune()
-    assert len(power.charges(len(power.events))) == 3
+    assert len(power.charges(len(power.events))) == 4
     chance = random.Random(0)
     some = chance.randint
     seen, resumed = set(), 0

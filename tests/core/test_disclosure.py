@@ -133,7 +133,20 @@ def test_the_report_states_the_teacher_and_who_named_the_images(tmp_path):
     rule = audit["sampler"]["post_filtering_rule"]
     assert "the private teacher" in rule and "1,200 images" in rule
     assert "(by class: 0, 1200)" in rule
-    assert stated(plan)["sampler"]["post_filtering_rule"].startswith("none: every")
+    plain = stated(plan)["sampler"]["post_filtering_rule"]
+    assert plain.startswith("none: every") and "teacher" not in plain
+
+
+def test_the_report_says_that_a_teacher_was_asked_for_and_was_not_there(tmp_path):
+    plan = make_plan(
+        tmp_path, moments=True, teacher=True, teacher_share=0.2, teacher_labels=True
+    )
+    rule = stated(plan)["sampler"]["post_filtering_rule"]
+    assert rule.startswith("none: every image")
+    assert "asks for a private teacher" in rule and "lost" in rule
+    assert (
+        "asks for" not in stated(plan, unnamed=(0, 0))["sampler"]["post_filtering_rule"]
+    )
 
 
 @pytest.mark.parametrize(

@@ -142,8 +142,8 @@ def test_a_whole_run_from_the_plan_to_a_release_that_holds(
     workspace, project, tmp_path
 ):
     dataset = make_dataset(30, held_out=6)
-    # Little noise and no clipping, so that the classes can be told apart: by people, for
-    # the teacher looks at shapes, and there are none.
+    # Little noise and no clipping, so that the classes can be told apart; not by the
+    # teacher, who looks at shapes: there are none.
     recipe = write(
         tmp_path / "clear", moment_mean_norm=16.0, moment_norm=16.0,
         teacher_labels="false",
