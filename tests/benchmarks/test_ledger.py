@@ -91,7 +91,11 @@ def starter():
     small = make_dataset(200)
     images = small.images.repeat(4, axis=1).repeat(4, axis=2)
     project = Project(
-        resolution=32, declared_count=400, batch_size=UNITS, steps=6, delta=1e-3,
+        resolution=32,
+        declared_count=400,
+        batch_size=UNITS,
+        steps=6,
+        delta=1e-3,
         overlap_answer="no",
     )
     plan = planning.make_plan(
