@@ -235,5 +235,8 @@ def test_several_processes_make_what_one_makes(source, tmp_path, resumed):
     torch.testing.assert_close(
         # Adam makes more of how single-precision sums are rounded; a rank that is left
         # out makes differences of more than 1e-3.
-        weights(tmp_path / "many"), weights(tmp_path / "one"), rtol=0, atol=5e-5
+        weights(tmp_path / "many"),
+        weights(tmp_path / "one"),
+        rtol=0,
+        atol=5e-5,
     )
