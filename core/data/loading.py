@@ -20,7 +20,7 @@ from core.data.kinship import warnings_of
 from core.data.options import ReadOptions
 from core.data.paths import is_clutter
 from core.data.reading import Picture
-from core.data.records import Intake, read_records
+from core.data.records import Intake, read_records, table_hint
 from core.errors import UserError
 from core.events import Watcher
 from core.files import explained
@@ -214,5 +214,5 @@ def _nothing_recognised(path: Path) -> UserError:
         )
     return UserError(
         f"The folder {path} holds files but no class folder: move the images into one "
-        "folder per class."
+        f"folder per class.{table_hint(path)}"
     )
