@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from core.checkpoints.catalogue import CheckpointCard
-    from core.data import ImageDataset
+    from core.data import ImageDataset, Inspection
     from core.events import Watcher
     from core.pipeline import (
         BudgetPreview,
@@ -45,6 +45,7 @@ class Engine(Protocol):
     def load_dataset(
         self, workspace: Workspace, project: Project, watcher: Watcher
     ) -> ImageDataset: ...
+    def inspect(self, project: Project, watcher: Watcher) -> Inspection: ...
     def forget(self, folder: Path) -> None: ...
     def checkpoints(self) -> tuple[CheckpointCard, ...]: ...
     def recipes(self) -> dict[str, str]: ...
@@ -136,6 +137,17 @@ class PipelineEngine:
         from core import pipeline
 
         return pipeline.load_dataset(workspace, project, watcher)
+
+    def inspect(self, project: Project, watcher: Watcher) -> Inspection:
+        from core.data import inspect
+        from core.pipeline import declarations
+
+        return inspect(
+            Path(project.source).expanduser(),
+            project.resolution,
+            options=declarations(project),
+            watcher=watcher,
+        )
 
     def forget(self, folder: Path) -> None:
         from core.run import forget

@@ -17,7 +17,7 @@ from core.errors import Undeclared, UserError
 if TYPE_CHECKING:
     from app.engine import Engine
     from core.checkpoints.catalogue import CheckpointCard
-    from core.data import ImageDataset
+    from core.data import ImageDataset, Inspection
     from core.events import Watcher
     from core.pipeline import (
         BudgetPreview,
@@ -43,7 +43,6 @@ class Findings:
         train: Images that training may use.
         held_out: Images kept back for the internal evaluation.
         unused: Images for neither: others of patients whose images are trained on.
-        classes: Name, images for training, images held back, for each class.
         patients: Patients among the training images; None where the format has none.
         largest_patient: Most training images of one patient; 1 where there are none.
     """
@@ -51,7 +50,6 @@ class Findings:
     train: int
     held_out: int
     unused: int
-    classes: tuple[tuple[str, int, int], ...]
     patients: int | None
     largest_patient: int
 
@@ -74,6 +72,7 @@ class Opened:
     project: Project
     dataset: ImageDataset
     findings: Findings
+    inspection: Inspection
     cards: tuple[CheckpointCard, ...]
     plan: Plan | None = None
     spending: Spending | None = None
@@ -97,6 +96,7 @@ class State:
     project: Project | None = None
     dataset: ImageDataset | None = None
     findings: Findings | None = None
+    inspection: Inspection | None = None
     cards: tuple[CheckpointCard, ...] = ()
     preview: BudgetPreview | None = None
     plan: Plan | None = None
@@ -220,6 +220,7 @@ def read_again(
         project=project,
         dataset=dataset,
         findings=findings,
+        inspection=inspect_read(dataset),
         cards=engine.checkpoints(),
     )
 
@@ -255,6 +256,7 @@ def _start(
         project=project,
         dataset=dataset,
         findings=findings,
+        inspection=inspect_read(dataset),
         cards=cards,
     )
 
@@ -287,6 +289,7 @@ def _continue(engine: Engine, workspace: Workspace, watcher: Watcher) -> Opened:
         project=project,
         dataset=dataset,
         findings=describe(dataset),
+        inspection=inspect_read(dataset),
         cards=engine.checkpoints(),
         release=engine.release_folder(workspace),
     )
@@ -318,28 +321,28 @@ def list_images(samples: SyntheticSet) -> Files:
 
 
 def describe(dataset: ImageDataset) -> Findings:
-    """Count what the dataset page shows; a pass over the labels, not the images."""
+    """Count what the choices depend on; a pass over the units, not the images."""
     import numpy
 
     from core.data import Split
 
     train = dataset.splits == Split.TRAIN
     held_out = dataset.splits == Split.HELD_OUT
-    kinds = len(dataset.class_names)
-    in_train = numpy.bincount(dataset.labels[train], minlength=kinds)
-    in_held_out = numpy.bincount(dataset.labels[held_out], minlength=kinds)
     sizes = numpy.unique(dataset.units[train], return_counts=True)[1]
     return Findings(
         train=int(train.sum()),
         held_out=int(held_out.sum()),
         unused=int((~train & ~held_out).sum()),
-        classes=tuple(
-            (name, int(in_train[number]), int(in_held_out[number]))
-            for number, name in enumerate(dataset.class_names)
-        ),
         patients=len(sizes) if dataset.has_groups else None,
         largest_patient=int(sizes.max()) if dataset.has_groups and len(sizes) else 1,
     )
+
+
+def inspect_read(dataset: ImageDataset) -> Inspection:
+    """All that is known without looking at the files again."""
+    from core.data.inspection import describe
+
+    return describe(dataset)
 
 
 def round_up(count: int) -> int:

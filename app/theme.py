@@ -130,6 +130,13 @@ QPushButton:disabled, QPushButton[primary="true"]:disabled {
     background: $window; border: 1px solid $line; color: $muted; font-weight: 400;
 }
 
+QToolButton {
+    background: transparent; border: 1px solid transparent; border-radius: 6px;
+    padding: 5px 8px; font-weight: 600;
+}
+QToolButton:hover { background: $tint; }
+QToolButton:focus { border: 2px solid $accent; padding: 4px 7px; }
+
 QLineEdit, QSpinBox, QDoubleSpinBox, QComboBox {
     background: $field; border: 1px solid $border; border-radius: 6px;
     padding: 6px 9px; min-height: 18px; selection-background-color: $accent;

@@ -15,6 +15,7 @@ from PySide6.QtWidgets import (
     QPushButton,
     QScrollArea,
     QStackedWidget,
+    QToolButton,
     QVBoxLayout,
     QWidget,
 )
@@ -242,7 +243,8 @@ class Window(QMainWindow):
         """Enter presses the button in focus, else Next."""
         if event.key() in (Qt.Key.Key_Return, Qt.Key.Key_Enter):
             focused = self.focusWidget()
-            button = focused if isinstance(focused, QPushButton) else self.next
+            own = isinstance(focused, QPushButton | QToolButton)
+            button = focused if own else self.next
             if button.isVisible() and button.isEnabled():
                 button.click()
             return

@@ -5,22 +5,23 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from PySide6.QtWidgets import QGridLayout, QHBoxLayout, QPushButton, QWidget
+from PySide6.QtCore import QTimer
+from PySide6.QtWidgets import QHBoxLayout, QPushButton, QWidget
 
 from app import flow
 from app.flow import Opened, State
 from app.pages.base import Page
-from app.widgets.choice import Choice
 from app.widgets.declared import ClassesCard, ReadingCard
+from app.widgets.details import DetailsCard
 from app.widgets.findings import FindingsCard
-from app.widgets.message import Message, describe_field
-from app.widgets.number import NumberField
-from app.widgets.text import Card, label
+from app.widgets.protection import NumberCard, ProtectionCard
+from app.widgets.text import Card
 from app.widgets.welcome import Welcome
 from app.words import count
 
 if TYPE_CHECKING:
     from app.engine import Engine
+    from core.data import Inspection
     from core.errors import Undeclared
 
 
@@ -40,12 +41,19 @@ class DatasetPage(Page):
         self.welcome.images_wanted.connect(self.start_images)
         self.welcome.project_wanted.connect(self.continue_project)
         self.findings = FindingsCard()
-        self._number = self._number_card()
+        self.details = DetailsCard()
+        self.details.wanted.connect(self.look_closer)
+        self.details.fold.button.toggled.connect(lambda _: self._rearranged())
         self.classes = ClassesCard()
         self.classes.confirmed.connect(self._confirm)
         self.reading = ReadingCard()
         self.reading.wanted.connect(self.read_again)
-        self._protection = self._protection_card()
+        self.protection = ProtectionCard()
+        self.protection.chosen.connect(self._protect)
+        self.unit, self.most = self.protection.unit, self.protection.most
+        self.declared = NumberCard()
+        self.number = self.declared.number
+        self.number.valueChanged.connect(self._declare)
         self.other = QPushButton(self.tr("Start with &other images …"))
         self.other.clicked.connect(self._start_over)
         self.erase = QPushButton(self.tr("&Erase the reduced copies"))
@@ -65,8 +73,15 @@ class DatasetPage(Page):
         if state.dataset is None or state.findings is None or state.project is None:
             self._show_project(False)
             return
+        assert state.inspection is not None
         self._show_project(True)
-        self.findings.show_findings(state.project.source, state.dataset, state.findings)
+        self.findings.show_findings(
+            state.project.source,
+            state.dataset,
+            state.findings,
+            state.inspection.counts,
+        )
+        self.details.show_inspection(state.inspection)
         self.classes.show_classes(
             state.dataset, state.project.classes, fixed=state.committed
         )
@@ -146,6 +161,16 @@ class DatasetPage(Page):
             self._adopt_or_ask,
         )
 
+    def look_closer(self) -> None:
+        """Read the files once more, for sizes, kinds of pixels and look-alikes."""
+        assert self.state is not None and self.state.project is not None
+        engine, project = self._engine(), self.state.project
+        self.run(
+            self.tr("Looking through the files"),
+            lambda watcher: engine.inspect(project, watcher),
+            self._show_closer,
+        )
+
     def forget(self) -> None:
         """Close the project, and delete the copies of private images that it keeps."""
         assert self.state is not None and self.state.workspace is not None
@@ -164,6 +189,18 @@ class DatasetPage(Page):
             ),
             panel=False,
         )
+
+    def _show_closer(self, found: Inspection) -> None:
+        assert self.state is not None
+        self.state.inspection = found
+        self.details.show_inspection(found)
+        self._rearranged()
+        self.reveal(self.details)
+        self.details.fold.button.setFocus()
+
+    def _rearranged(self) -> None:
+        """Have the keyboard follow the page, once the layout has settled."""
+        QTimer.singleShot(0, self.changed.emit)
 
     def _confirm(self, classes: tuple[str, ...]) -> None:
         assert self.state is not None and self.state.dataset is not None
@@ -235,71 +272,9 @@ class DatasetPage(Page):
 
     def _cards(self) -> tuple[Card, ...]:
         return (
-            self.findings, self.classes, self.reading, self._protection, self._number
+            self.findings, self.details, self.classes, self.reading, self.protection,
+            self.declared,
         )  # fmt: skip
-
-    def _number_card(self) -> Card:
-        card = Card(self.tr("How many there are, as you would publish it"))
-        name = label("", wrap=False)
-        self.number = NumberField(self.tr("Declared number"), 1, 1_000_000_000)
-        name.setBuddy(self.number)
-        self._number_name = name
-        self._number_hint = label("", "hint")
-        self.number.valueChanged.connect(self._declare)
-        row = QHBoxLayout()
-        row.addWidget(name)
-        row.addWidget(self.number)
-        row.addStretch(1)
-        card.rows.addLayout(row)
-        card.rows.addWidget(self._number_hint)
-        return card
-
-    def _protection_card(self) -> Card:
-        card = Card(self.tr("Who is protected"))
-        self.unit = Choice(
-            self.tr("Unit of protection"),
-            (
-                (
-                    "image",
-                    self.tr("Each &image"),
-                    self.tr(
-                        "The bound limits what the release can tell about any single "
-                        "image."
-                    ),
-                ),
-                (
-                    "patient",
-                    self.tr("Each pa&tient"),
-                    self.tr(
-                        "The bound limits what the release can tell about any single "
-                        "patient, with all their images."
-                    ),
-                ),
-            ),
-        )
-        self.unit.chosen.connect(self._protect)
-        self._most = QWidget()
-        grid = QGridLayout(self._most)
-        grid.setContentsMargins(33, 0, 0, 0)
-        name = label(self.tr("&Most images used of one patient"), wrap=False)
-        self.most = NumberField(self.tr("Most images used of one patient"), 1, 10_000)
-        self.most.valueChanged.connect(self._protect)
-        name.setBuddy(self.most)
-        grid.addWidget(name, 0, 0)
-        grid.addWidget(self.most, 0, 1)
-        grid.setColumnStretch(2, 1)
-        grid.addWidget(
-            label(self.tr("Each step looks at no more, chosen at random."), "hint"),
-            1,
-            0,
-            1,
-            3,
-        )
-        self._unit_note = Message()
-        card.rows.addWidget(self.unit)
-        card.rows.addWidget(self._most)
-        card.rows.addWidget(self._unit_note)
-        return card
 
     def _units_found(self) -> int:
         assert self.state is not None and self.state.findings is not None
@@ -351,49 +326,10 @@ class DatasetPage(Page):
 
     def _explain(self) -> None:
         assert self.state is not None and self.state.findings is not None
-        found = self.state.findings
-        patient = self.unit.value == "patient"
-        self._most.setVisible(patient)
-        self._number_name.setText(
-            self.tr("&Declared number of patients")
-            if patient
-            else self.tr("&Declared number of images")
+        assert self.state.dataset is not None
+        self.protection.explain(
+            self.state.findings,
+            self.state.dataset.unit_column,
+            patients=self.state.protects_patients,
         )
-        least = self._units_found()
-        wrong = self.number.value() < least
-        hint = self.tr(
-            "A number you are willing to publish, at least as many as there are. The "
-            "exact number is private; a rounded one gives nothing away."
-        )
-        problem = self.tr(
-            "There are {least} for training: declare that many or more."
-        ).format(least=f"{least:,}")
-        describe_field(
-            self.number, self._number_hint, problem if wrong else hint, wrong=wrong
-        )
-        if found.patients is not None and not self.state.protects_patients:
-            assert self.state.dataset is not None
-            self._unit_note.note(
-                self.tr(
-                    "The images are grouped by {column}, and a patient may have "
-                    "several. To protect patients, group them by patient above."
-                ).format(column=self.state.dataset.unit_column)
-            )
-        elif not patient and found.patients is not None and found.largest_patient > 1:
-            self._unit_note.warn(
-                self.tr(
-                    "Patients in this folder have up to {images} each. Protecting each "
-                    "image does not protect a patient who has several: choose “Each "
-                    "patient” if patients must be protected."
-                ).format(images=count(found.largest_patient, "image"))
-            )
-        elif found.patients is None:
-            self._unit_note.note(
-                self.tr(
-                    "This format does not say which images belong to one patient. If "
-                    "someone has several images here, they are not protected as a "
-                    "whole."
-                )
-            )
-        else:
-            self._unit_note.clear()
+        self.declared.explain(self.unit.value, self._units_found())

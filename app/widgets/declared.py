@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from PySide6.QtCore import Qt, Signal
 from PySide6.QtWidgets import (
     QHBoxLayout,
+    QLineEdit,
     QListWidget,
     QListWidgetItem,
     QPushButton,
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
 ROWS_IN_VIEW = 6
 
+MANY = 12
+"""Classes above which one is searched for rather than seen."""
+
 
 class ClassesCard(Card):
     """The list of classes, to be confirmed; those without a tick are left out.
@@ -39,6 +43,11 @@ class ClassesCard(Card):
         self.list = QListWidget()
         self.list.setAccessibleName(self.tr("Classes to learn"))
         self.list.itemChanged.connect(lambda _: self._show_state())
+        self.search = QLineEdit()
+        self.search.setAccessibleName(self.tr("Find a class"))
+        self.search.setPlaceholderText(self.tr("Find a class"))
+        self.search.setClearButtonEnabled(True)
+        self.search.textChanged.connect(self._find)
         self.confirm = QPushButton(self.tr("Con&firm these classes"))
         self.confirm.setProperty("primary", True)
         self.confirm.clicked.connect(lambda: self.confirmed.emit(self.ticked()))
@@ -58,6 +67,7 @@ class ClassesCard(Card):
                 "hint",
             )
         )
+        self.rows.addWidget(self.search)
         self.rows.addWidget(self.list)
         self.rows.addLayout(row)
 
@@ -86,6 +96,8 @@ class ClassesCard(Card):
         self.list.setEnabled(not fixed)
         rows = min(self.list.count(), ROWS_IN_VIEW)
         self.list.setFixedHeight(rows * max(self.list.sizeHintForRow(0), 1) + 10)
+        self.search.setVisible(self.list.count() > MANY)
+        self.search.clear()
         self._show_state()
 
     def ticked(self) -> tuple[str, ...]:
@@ -99,6 +111,16 @@ class ClassesCard(Card):
     def settled(self) -> bool:
         """Whether what is ticked is what was confirmed."""
         return self._fixed or set(self.ticked()) == set(self._declared)
+
+    def _find(self, wanted: str) -> None:
+        """Show the classes with these letters in their names; all keep their ticks."""
+        for row in range(self.list.count()):
+            item = self.list.item(row)
+            item.setHidden(wanted.strip().casefold() not in item.text().casefold())
+        first = next(
+            (r for r in range(self.list.count()) if not self.list.isRowHidden(r)), -1
+        )
+        self.list.setCurrentRow(first)
 
     def _show_state(self) -> None:
         ticked = self.ticked()

@@ -1,7 +1,8 @@
-"""What was found in the folder: facts, classes, and the problems by file."""
+"""What was found in the folder, in the few lines that everybody has to see."""
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from app.flow import Findings
@@ -11,11 +12,9 @@ from app.widgets.text import Card, Facts, label
 from app.words import count
 
 if TYPE_CHECKING:
-    from core.data import ImageDataset
+    from core.data import ImageDataset, Problem
 
-MOST_PROBLEMS = 1000
-"""Rows of problems that the table shows; more of them help nobody."""
-
+MOST_KINDS = 4
 MOST_WARNINGS = 5
 
 
@@ -31,13 +30,10 @@ class FindingsCard(Card):
                 self.tr("Class"),
                 self.tr("For training"),
                 self.tr("Held back for testing"),
+                self.tr("Neither"),
             ),
         )
         self._warnings = Message()
-        self._problems_told = label(self.tr("Left out"), "heading")
-        self._problems = Table(
-            self.tr("Problems by file"), (self.tr("File"), self.tr("Problem"))
-        )
         self.rows.addWidget(self._facts)
         self.rows.addWidget(self._classes)
         self.rows.addWidget(
@@ -50,13 +46,15 @@ class FindingsCard(Card):
             )
         )
         self.rows.addWidget(self._warnings)
-        self.rows.addWidget(self._problems_told)
-        self.rows.addWidget(self._problems)
 
     def show_findings(
-        self, source: str, dataset: ImageDataset, found: Findings
+        self,
+        source: str,
+        dataset: ImageDataset,
+        found: Findings,
+        counts: dict[str, dict[str, int]],
     ) -> None:
-        """Fill the card."""
+        """Fill the card; `counts` are images by class and split."""
         height, width, channels = dataset.images.shape[1:]
         colour = self.tr("colour") if channels == 3 else self.tr("grey")
         patients = ""
@@ -86,16 +84,22 @@ class FindingsCard(Card):
                     width=width, height=height, colour=colour
                 ),
             ),
+            (self.tr("Left out"), self._left_out(dataset.problems)),
         )
-        self._classes.show_rows([tuple(row) for row in found.classes])
-        problems = [problem for problem in dataset.problems if problem.left_out]
-        warnings = [p.message for p in dataset.problems if not p.left_out]
-        self._warnings.warn("\n".join(warnings[:MOST_WARNINGS]))
-        self._problems_told.setVisible(bool(problems))
-        self._problems.setVisible(bool(problems))
-        self._problems.show_rows(
+        self._classes.show_rows(
             [
-                (p.path if p.path != "." else self.tr("the folder"), p.message)
-                for p in problems[:MOST_PROBLEMS]
+                (name, split["train"], split["held_out"], split["unused"])
+                for name, split in counts.items()
             ]
         )
+        self._classes.setColumnHidden(3, not found.unused)
+        warnings = [p.message for p in dataset.problems if not p.left_out]
+        self._warnings.warn("\n".join(warnings[:MOST_WARNINGS]))
+
+    def _left_out(self, problems: tuple[Problem, ...]) -> str:
+        """How many files were left out, and for what; empty when none was."""
+        kinds = Counter(problem.kind for problem in problems if problem.left_out)
+        told = [f"{kind} ({number:,})" for kind, number in kinds.most_common()]
+        if len(told) > MOST_KINDS:
+            told[MOST_KINDS:] = [self.tr("and others")]
+        return f"{kinds.total():,}: {', '.join(told)}" if told else ""

@@ -94,6 +94,11 @@ def read_into_memory(
     shape = (len(records.labels), resolution, resolution, channels)
     images = np.frombuffer(memory.pixels, np.uint8).reshape(shape)
     images.flags.writeable = False
+    return dataset_of(images, records, index)
+
+
+def dataset_of(images: np.ndarray, records: Records, index: Index) -> ImageDataset:
+    """What was read, as a dataset with these images."""
     return _dataset(images, _columns(records), _facts(records, index))
 
 

@@ -170,6 +170,6 @@ def main() -> None:
         row = math.prod(array.shape[1:]) * array.dtype.itemsize
         step = max(1, BLOCK_BYTES // max(1, row))
         for start in range(0, array.shape[0], step):
-            renew_time()
+            renew_time(SECONDS)
             send(answers, {}, array[start : start + step].tobytes())
     send(answers, {"end": True})

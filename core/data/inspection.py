@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from core.data.dataset import Problem
+from core.data.dataset import ImageDataset, Problem, Split
 
 _BOUNDS: Final = (1, 2, 5, 10, 20, 50, 100, 1000)
 
@@ -27,10 +27,11 @@ class Inspection:
         group_sizes: Units by how many images they have ("3–5").
         largest_group: Images of the largest unit, or None.
         look_alikes: Images, at least, with a near-duplicate in another unit; without
-            units, with a near-duplicate at all.
+            units, with a near-duplicate at all. None: nobody looked.
         look_alike_examples: Pairs of files of such images.
-        sizes: Images by "width×height" as stored, the most frequent first.
-        modes: Images by pixel mode as stored, in Pillow's words.
+        sizes: Images by "width×height" as stored, the most frequent first; empty when
+            nobody looked at the files.
+        modes: Images by pixel mode as stored, in Pillow's words; the same.
         colour: Whether the working images have three channels instead of one.
         resolution: Side of the working images in pixels.
         classes_confirmed: Whether the custodian declared the classes.
@@ -46,7 +47,7 @@ class Inspection:
     groups: int | None
     group_sizes: dict[str, int]
     largest_group: int | None
-    look_alikes: int
+    look_alikes: int | None
     look_alike_examples: tuple[tuple[str, str], ...]
     sizes: dict[str, int]
     modes: dict[str, int]
@@ -86,12 +87,55 @@ class Inspection:
             lines += [f"    {one} and {two}" for one, two in self.look_alike_examples]
         for problem in self.problems:
             what = "left out" if problem.left_out else "note"
-            lines.append(f"  {what}: {problem.path}: {problem.message}")
+            where = "" if problem.path == "." else f"{problem.path}: "
+            lines.append(f"  {what}: {where}{problem.message}")
         if not self.classes_confirmed:
             lines.append(
                 "The classes were taken from the data: confirm them with --classes."
             )
         return "\n".join(lines)
+
+
+def describe(dataset: ImageDataset) -> Inspection:
+    """What is known of a dataset that was read, without looking at its files again."""
+    named = dataset.has_groups
+    kinds = Counter(problem.kind for problem in dataset.problems)
+    return Inspection(
+        format_name=dataset.format_name,
+        total=len(dataset),
+        counts=_counts(dataset),
+        official_counts={
+            name: int((dataset.official_splits == number).sum())
+            for number, name in enumerate(dataset.official_split_names)
+        },
+        unit_column=dataset.unit_column,
+        groups=len(np.unique(dataset.units)) if named else None,
+        group_sizes=group_sizes(dataset.units) if named else {},
+        largest_group=int(np.bincount(dataset.units).max()) if named else None,
+        look_alikes=None,
+        look_alike_examples=(),
+        sizes={},
+        modes={},
+        colour=dataset.images.shape[3] == 3,
+        resolution=dataset.images.shape[1],
+        classes_confirmed=dataset.classes_confirmed,
+        problem_counts=dict(kinds.most_common()),
+        problems=dataset.problems,
+    )
+
+
+def _counts(dataset: ImageDataset) -> dict[str, dict[str, int]]:
+    kinds = len(dataset.class_names)
+    by_split = {
+        split.name.lower(): np.bincount(
+            dataset.labels[dataset.splits == split], minlength=kinds
+        )
+        for split in Split
+    }
+    return {
+        name: {split: int(counts[label]) for split, counts in by_split.items()}
+        for label, name in enumerate(dataset.class_names)
+    }
 
 
 def group_sizes(units: np.ndarray) -> dict[str, int]:

@@ -10,17 +10,17 @@ from pathlib import Path
 
 import numpy as np
 
-from core.data.cache import open_or_prepare, read_into_memory
-from core.data.dataset import ImageDataset, Split, shown
+from core.data.cache import dataset_of, open_or_prepare, read_into_memory
+from core.data.dataset import ImageDataset, Problem, Split, shown
 from core.data.declared import apply_declarations
 from core.data.duplicates import near_duplicates, thumbnails
 from core.data.formats import FORMATS, Index
-from core.data.inspection import Inspection, group_sizes
+from core.data.inspection import Inspection, describe
 from core.data.kinship import warnings_of
 from core.data.options import ReadOptions
 from core.data.paths import is_clutter
 from core.data.reading import Picture
-from core.data.records import Intake, Records, read_records
+from core.data.records import Intake, read_records, table_hint
 from core.errors import UserError
 from core.events import Watcher
 from core.files import explained
@@ -50,20 +50,13 @@ def inspect(
     channels = 1 if options.grey else index.images.channels()
     survey = _Survey()
     records = read_records(index, resolution, channels, survey, watcher or Watcher())
-    named = index.groups is not None
     alike = near_duplicates(np.concatenate(survey.thumbnails), records.units)
-    return Inspection(
-        format_name=index.format_name,
-        total=len(records.labels),
-        counts=_counts(index, records),
-        official_counts={
-            name: int((records.official_splits == number).sum())
-            for number, name in enumerate(index.official_split_names)
-        },
-        unit_column=index.unit_column,
-        groups=len(np.unique(records.units)) if named else None,
-        group_sizes=group_sizes(records.units) if named else {},
-        largest_group=int(np.bincount(records.units).max()) if named else None,
+    # Only the shape of the pixels is asked for, so none are kept.
+    shape = (len(records.labels), resolution, resolution, channels)
+    pixels = np.broadcast_to(np.uint8(0), shape)
+    dataset = _declared(dataset_of(pixels, records, index), index, options)
+    return replace(
+        describe(dataset),
         look_alikes=alike.images,
         look_alike_examples=tuple(
             (_name(index, survey.rows[one]), _name(index, survey.rows[two]))
@@ -71,11 +64,6 @@ def inspect(
         ),
         sizes=dict(survey.sizes.most_common()),
         modes=dict(survey.modes.most_common()),
-        colour=channels == 3,
-        resolution=resolution,
-        classes_confirmed=bool(options.classes),
-        problem_counts=dict(Counter(p.kind for p in records.problems).most_common()),
-        problems=records.problems,
     )
 
 
@@ -143,12 +131,34 @@ def load(
         dataset = open_or_prepare(
             index, Path(cache), resolution, channels, watcher, encrypt=encrypt
         )
+    dataset = _declared(dataset, index, options)
     related = warnings_of(dataset, known, matters) if known is not None else ()
+    return replace(dataset, problems=(*related, *dataset.problems))
+
+
+def _declared(
+    dataset: ImageDataset, index: Index, options: ReadOptions
+) -> ImageDataset:
+    """With what was declared this time, and a warning where nothing is held back."""
+    warnings = () if (dataset.splits == Split.HELD_OUT).any() else (_no_tests(dataset),)
     return replace(
         dataset,
         unit_choices=index.unit_choices,
         classes_confirmed=bool(options.classes),
-        problems=(*related, *dataset.problems),
+        problems=(*warnings, *dataset.problems),
+    )
+
+
+def _no_tests(dataset: ImageDataset) -> Problem:
+    who = dataset.unit_column or "image"
+    more = f"images of more {who}s" if dataset.has_groups else "more images"
+    return Problem(
+        path=".",
+        kind="nothing held back",
+        message=f"No {who} is held back for testing, so how useful the synthetic "
+        f"images are cannot be measured: add {more}, or name images for testing in a "
+        "split column.",
+        left_out=False,
     )
 
 
@@ -204,17 +214,5 @@ def _nothing_recognised(path: Path) -> UserError:
         )
     return UserError(
         f"The folder {path} holds files but no class folder: move the images into one "
-        "folder per class."
+        f"folder per class.{table_hint(path)}"
     )
-
-
-def _counts(index: Index, records: Records) -> dict[str, dict[str, int]]:
-    return {
-        name: {
-            split.name.lower(): int(
-                ((records.labels == label) & (records.splits == split)).sum()
-            )
-            for split in Split
-        }
-        for label, name in enumerate(index.class_names)
-    }

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 from array import array
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
-from core.data.dataset import Problem, Split
+from core.data.dataset import Problem, Split, shown
 from core.data.formats import Index
 from core.data.kinship import sketch
 from core.data.reading import Picture
@@ -165,21 +166,26 @@ def _refuse_no_dataset(
                 "its files or remove the class."
             )
     if len(read) < 2:
-        raise UserError(
-            f"All images of {index.folder} belong to one class "
-            f"({index.class_names[read.pop()]}): add a second class, in a folder of "
-            "its own, or choose the folder above if that holds one folder per class."
-            + _table_hint(index)
-        )
+        raise _one_class(index, index.class_names[read.pop()])
 
 
-def _table_hint(index: Index) -> str:
-    """Where classes may be named in a table that was not chosen."""
-    tables = sorted(index.folder.glob("*.csv")) if index.folder.is_dir() else []
-    names = [table.name for table in tables if table.name != "units.csv"]
-    if not names or index.format_name != "class folders":
-        return ""
-    return f" If {names[0]} names the classes, choose that file."
+def _one_class(index: Index, name: str) -> UserError:
+    where = "choose the folder above if that holds one folder per class"
+    inner = index.folder / name
+    if inner.is_dir() and any(entry.is_dir() for entry in inner.iterdir()):
+        where = f"choose the folder {name} in it if that holds one folder per class"
+    hint = table_hint(index.folder) if index.format_name == "class folders" else ""
+    return UserError(
+        f"All images of {index.folder} belong to one class ({name}): add a second "
+        f"class, in a folder of its own, or {where}.{hint}"
+    )
+
+
+def table_hint(folder: Path) -> str:
+    """Where classes may be named in a table that was not chosen; "" if nowhere."""
+    tables = sorted(folder.glob("*.csv")) if folder.is_dir() else []
+    names = [shown(table.name) for table in tables if table.name != "units.csv"]
+    return f" If {names[0]} names the classes, choose that file." if names else ""
 
 
 def _official_splits(index: Index, rows: np.ndarray, digests: bytes) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 import numpy as np
@@ -17,6 +18,7 @@ MODES: Final = DEEP_MODES | {
 """Modes that `to_square` accepts."""
 
 _LARGEST_PADDING: Final = 4
+_BLOCK: Final = 2**18
 
 
 def windowed(values: np.ndarray, window: tuple[float, float]) -> np.ndarray:
@@ -30,8 +32,25 @@ def windowed(values: np.ndarray, window: tuple[float, float]) -> np.ndarray:
     Returns:
         uint8 of the same shape.
     """
+    size = values.dtype.itemsize
+    if values.dtype.kind in "iu" and size <= 2 and values.size > 256**size:
+        # Fewer values than pixels: each is worked out once, and looked up by its bits.
+        bits = np.dtype(f"u{size}")
+        return _windowed(np.arange(256**size, dtype=bits).view(values.dtype), window)[
+            values.view(bits)
+        ]
+    # Some rows at a time, so that many pixels take no multiple of their memory.
+    shown = np.empty(values.shape, np.uint8)
+    rows = max(1, _BLOCK // max(1, math.prod(values.shape[1:])))
+    for start in range(0, len(values), rows):
+        shown[start : start + rows] = _windowed(values[start : start + rows], window)
+    return shown
+
+
+def _windowed(values: np.ndarray, window: tuple[float, float]) -> np.ndarray:
     low, high = window
-    share = (values.astype(np.float32) - low) * (255.0 / (high - low))
+    with np.errstate(over="ignore", invalid="ignore"):
+        share = (values.astype(np.float32) - low) * (255.0 / (high - low))
     share = np.nan_to_num(share, nan=0.0, posinf=255.0, neginf=0.0)
     return (np.clip(share, 0.0, 255.0) + 0.5).astype(np.uint8)
 

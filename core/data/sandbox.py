@@ -73,7 +73,7 @@ class Decoders:
             answers: list[Answer] = []
             # Answers wait for others, so that a death does not tell which file was it:
             # then the rest is gone through again, with each answer sent by itself.
-            each = False
+            each = len(contents) == 1
             while len(answers) < len(contents):
                 rest = contents[len(answers) :]
                 answers += decoder.converse(task | {"each": each}, rest, most)

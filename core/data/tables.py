@@ -170,6 +170,12 @@ def _header(reader: Iterator[list[str]], name: str) -> list[str]:
             f"The file {name} has more than {_MAX_COLUMNS:,} columns: leave out those "
             "that are not needed."
         )
+    for sign, separators in ((";", "semicolons"), ("\t", "tabs")):
+        if len(header) == 1 and sign in header[0]:
+            raise UserError(
+                f"The columns of {name} are separated by {separators}: save it as CSV "
+                "with commas."
+            )
     for cell, times in Counter(header).items():
         check_cell(cell, f"Line 1 of {name}")
         if cell and times > 1:

@@ -11,8 +11,9 @@ import numpy as np
 from PySide6.QtGui import QColor, QImage
 
 from core.audience import Audience, Figure
-from core.data import delete_cache
+from core.data import Inspection, delete_cache
 from core.data.dataset import ImageDataset, Problem
+from core.data.inspection import describe
 from core.errors import UserError
 from core.events import Watcher
 from core.privacy.budget import Budget, PrivacyUnit, Relation, UnitKind
@@ -211,6 +212,7 @@ class FakeEngine:
             official_split_names=("train",),
             format_name="WILDS Camelyon17 v1.0",
             fingerprint="5f" * 32,
+            unit_column="patient" if self.patients else "",
             problems=(
                 Problem(
                     path="patches/patient_017_node_2/patch_x_2304_y_992.png",
@@ -223,6 +225,22 @@ class FakeEngine:
                     message="The file is empty: copy it again from its source.",
                 ),
             ),
+        )
+
+    def inspect(self, project: Project, watcher: Watcher) -> Inspection:
+        self._may_fail("inspect")
+        watcher.progress("Reading images", 1, 1)
+        return replace(
+            describe(FakeEngine.load_dataset(self, None, project, watcher)),
+            look_alikes=2,
+            look_alike_examples=(
+                (
+                    "patches/patient_017_node_2/patch_x_2304_y_896.png",
+                    "patches/patient_042_node_0/patch_x_96_y_4320.png",
+                ),
+            ),
+            sizes={"96×96": 4_000, "128×96": 128},
+            modes={"RGBA": 4_100, "RGB": 28},
         )
 
     def forget(self, folder: Path) -> None:

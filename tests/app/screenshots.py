@@ -115,6 +115,13 @@ def photograph_stand_in(camera: Camera, home: Path) -> None:
     dataset, checkpoint, budget, training, samples, utility, release = window.pages
     dataset.start_sample(home / "lymph nodes")
     camera.take(window, "1-dataset")
+    dataset.details.fold.button.click()
+    camera.take(window, "1-dataset-details")
+    dataset.details.look.click()
+    camera.calm(window)
+    window.grab().save(str(camera.out / "1-dataset-looked-through.png"))
+    camera.take(window, "1-dataset-after")
+    dataset.details.fold.button.click()
     dataset.unit.buttons["patient"].click()
     window.next.click()
     camera.calm(window)

@@ -227,7 +227,7 @@ def test_a_slide_does_not_pass_for_a_patient(begin, window, tmp_path, calm):
     calm(window)
     assert not page.unit.buttons["patient"].isEnabled()
     assert page.state.project.unit == "image"
-    assert "grouped by slide" in page._unit_note.text
+    assert "grouped by slide" in page.protection.note.text
     assert "3 × slide" in " ".join(labels(page.findings))
 
 
@@ -236,7 +236,8 @@ def test_images_for_neither_are_not_counted_as_held_back(begin, tmp_path):
     page = begin(camelyon17(tmp_path / "d"))
     found = page.state.findings
     assert (found.train, found.held_out, found.unused) == (6, 8, 6)
-    assert sum(held for _, _, held in found.classes) == 8
+    assert sum(of["held_out"] for of in page.state.inspection.counts.values()) == 8
+    assert not page.findings._classes.isColumnHidden(3)
     texts = " ".join(text for text in labels(page.findings))
     assert "6 for training, 8 held back for testing. 6 for neither" in texts
 

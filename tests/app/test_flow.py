@@ -71,8 +71,9 @@ def test_a_folder_without_a_project_cannot_be_continued(engine, tmp_path):
 
 
 def test_findings_count_what_training_may_use(engine, tmp_path):
-    found = flow.start_sample(engine, tmp_path / "project", Watcher()).findings
+    opened = flow.start_sample(engine, tmp_path / "project", Watcher())
+    found, counts = opened.findings, opened.inspection.counts.values()
     assert found.train + found.held_out == 4_128
-    assert sum(train for _, train, _ in found.classes) == found.train
-    assert sum(held for _, _, held in found.classes) == found.held_out
+    assert sum(split["train"] for split in counts) == found.train
+    assert sum(split["held_out"] for split in counts) == found.held_out
     assert found.patients is not None and found.largest_patient > 1

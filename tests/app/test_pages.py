@@ -72,7 +72,7 @@ def test_the_declared_number_must_not_be_below_what_was_found(at):
     assert page.number.value() == flow.round_up(found)
     page.number.setValue(found - 1)
     assert "must not be below" in page.ready()
-    assert "declare that many or more" in page._number_hint.text()
+    assert "declare that many or more" in page.declared.hint.text()
     assert page.number.property("wrong") is True
     page.number.setValue(found)
     assert page.ready() is None
@@ -88,9 +88,9 @@ def test_a_declared_number_brings_its_delta(at):
 def test_image_level_is_said_not_to_protect_patients(at):
     page = at("dataset")
     assert page.unit.value == "image"
-    assert "does not protect a patient" in page._unit_note.text
+    assert "does not protect a patient" in page.protection.note.text
     page.unit.buttons["patient"].click()
-    assert page._unit_note.text == ""
+    assert page.protection.note.text == ""
     assert page.state.project.unit == "patient"
     assert page.number.value() == flow.round_up(page.state.findings.patients)
     page.most.setValue(4)
@@ -101,7 +101,7 @@ def test_without_patient_ids_patients_cannot_be_chosen(engine, at):
     engine.patients = False
     page = at("dataset")
     assert not page.unit.buttons["patient"].isEnabled()
-    assert "does not say which images" in page._unit_note.text
+    assert "does not say which images" in page.protection.note.text
 
 
 def test_the_checkpoint_question_must_be_answered_and_yes_blocks(at):

@@ -144,3 +144,32 @@ def test_the_data_room_imports_no_torch():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "False"
+
+
+def test_a_folder_beside_a_table_is_told_of_the_table(tmp_path):
+    image(1).save(tmp_path / "1.png")
+    with pytest.raises(UserError, match=r"one folder per class\.$"):
+        inspect(tmp_path)
+    (tmp_path / "labels.csv").write_text("file,class\n1.png,a\n")
+    with pytest.raises(UserError, match=r"If labels\.csv names the classes, choose"):
+        inspect(tmp_path)
+
+
+def test_classes_one_folder_further_down_are_pointed_at(tmp_path):
+    class_folders(tmp_path / "d" / "export", {"a": 3, "b": 3})
+    with pytest.raises(UserError, match="or choose the folder export in it"):
+        inspect(tmp_path / "d")
+    class_folders(tmp_path / "e", {"a": 3})
+    with pytest.raises(UserError, match="or choose the folder above"):
+        inspect(tmp_path / "e")
+
+
+@pytest.mark.parametrize(
+    ("sign", "name"), [(";", "semicolons"), ("\t", "tabs")], ids=str.strip
+)
+def test_a_table_with_other_separators_is_told_so(tmp_path, sign, name):
+    image(1).save(tmp_path / "1.png")
+    table = tmp_path / "labels.csv"
+    table.write_text(f"path{sign}label\n1.png{sign}a\n")
+    with pytest.raises(UserError, match=f"separated by {name}: save it as CSV"):
+        inspect(table)

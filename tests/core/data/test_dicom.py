@@ -229,7 +229,7 @@ def clinic(tmp_path):
         for number in range(2):
             shape = (3, 32, 32) if (patient, number) == (4, 1) else (32, 32)
             pixels = np.full(shape, 40 * patient + number, np.uint8)
-            file = dicom(pixels, patient=f"MRN{patient}")
+            file = dicom(pixels, patient=f"MRN2{patient}")
             name = f"IM{patient}{number}{endings[patient]}"
             save(file, root / ("healthy", "ill")[number] / "study" / name)
     return root
@@ -323,7 +323,7 @@ def test_what_is_no_image_is_listed(clinic, tmp_path):
     many = dicom(ramp(0, 255, np.uint8), NumberOfFrames=2_000_000_000)
     save(many, clinic / "ill" / "many.dcm")
     (clinic / "ill" / "broken.dcm").write_bytes(bytes(128) + b"DICM" + b"\xff" * 90)
-    short = as_bytes(dicom(ramp(0, 255, np.uint8), patient="MRN1"))
+    short = as_bytes(dicom(ramp(0, 255, np.uint8), patient="MRN21"))
     (clinic / "ill" / "short.dcm").write_bytes(short[:-100])
     dataset = load(clinic, tmp_path / "cache")
     assert len(dataset) == 12

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import hashlib
 import io
 
 import numpy as np
+import pytest
 from PIL import Image
 
-from core.data import ReadOptions, inspect
+from core.data import ReadOptions, inspect, load
 from core.data.duplicates import near_duplicates, thumbnails
-from core.data.inspection import group_sizes
+from core.data.inspection import describe, group_sizes
+from core.data.splitting import held_out
 from tests.core.data.fakes import camelyon17, class_folders, idx_pair, image
 
 
@@ -133,3 +136,40 @@ def test_hospital_data_name_their_units(tmp_path):
 def test_random_images_have_no_look_alikes(tmp_path):
     images = np.stack([np.asarray(image(n, (32, 32))) for n in range(500)])
     assert near_duplicates(thumbnails(images), np.arange(500)).images == 0
+
+
+def test_a_dataset_that_was_read_says_the_same_as_a_look_at_its_files(tmp_path):
+    camelyon17(tmp_path)
+    read = describe(load(tmp_path, None))
+    looked = inspect(tmp_path)
+    assert read.look_alikes is None and looked.look_alikes is not None
+    assert not read.sizes and looked.sizes and looked.modes
+    of_files = {"look_alikes", "look_alike_examples", "sizes", "modes"}
+    for name, value in looked.to_json().items():
+        assert name in of_files or read.to_json()[name] == value
+
+
+@pytest.mark.parametrize("grouped", [True, False])
+def test_that_nobody_is_held_back_is_said(tmp_path, grouped):
+    root = class_folders(tmp_path / "d", {"a": 4, "b": 4})
+    files = sorted(root.rglob("*.png"))
+    for file in files:
+        if not grouped and held_out(hashlib.sha256(file.read_bytes()).digest()):
+            file.unlink()
+    kept = next(f"p{n}" for n in range(99) if not held_out(f"p{n}".encode()))
+    if grouped:
+        (root / "units.csv").write_text(
+            "file,unit\n"
+            + "\n".join(f"{file.relative_to(root)},{kept}" for file in files)
+        )
+    found = inspect(root)
+    (warning,) = found.problems
+    assert found.problems == load(root, None).problems
+    assert not warning.left_out and "cannot be measured" in warning.message
+    who = "No unit is" if grouped else "No image is"
+    assert who in warning.message
+    assert f"note: {who}" in found.text()
+
+
+def test_that_somebody_is_held_back_is_no_news(tmp_path):
+    assert not inspect(class_folders(tmp_path / "d", {"a": 30, "b": 30})).problems

@@ -16,6 +16,7 @@ from core.data.formats.idx import Idx
 from core.data.options import ReadOptions
 from core.data.reading import Picture
 from core.data.refusals import Refused
+from core.data.resampling import windowed
 from core.data.sandbox import decoders
 from core.errors import UserError
 from tests.core.data.fakes import class_folders, idx_pair, image
@@ -329,3 +330,16 @@ def test_large_working_images_come_a_few_at_a_time(tmp_path, kind):
     assert sum(small) == sum(large) == 40
     assert len(small) == 1
     assert max(large) == 2
+
+
+@pytest.mark.parametrize("kind", ["u1", "i1", "<u2", ">u2", "<i2", ">i2", "<i4", "<f4"])
+@pytest.mark.parametrize("window", [(0.0, 4095.0), (-160.0, 240.0), (9.5, 10.0)])
+def test_a_window_is_the_same_for_many_pixels_as_for_one(kind, window):
+    """Many pixels are looked up in a table, or gone through in blocks."""
+    bits = np.random.default_rng(0).bytes(700 * 500 * np.dtype(kind).itemsize)
+    values = np.frombuffer(bits, kind).reshape(700, 500)
+    wanted = [windowed(values[row : row + 1, :90], window)[0] for row in range(700)]
+    assert np.array_equal(windowed(values, window)[:, :90], wanted)
+    assert np.array_equal(
+        windowed(values[::2, ::-1], window)[:, -90:][:, ::-1], wanted[::2]
+    )

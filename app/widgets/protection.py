@@ -1,0 +1,143 @@
+"""Who is protected, and how many of them the custodian says there are."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from PySide6.QtCore import Signal
+from PySide6.QtWidgets import QGridLayout, QHBoxLayout, QWidget
+
+from app.widgets.choice import Choice
+from app.widgets.message import Message, describe_field
+from app.widgets.number import NumberField
+from app.widgets.text import Card, label
+from app.words import count
+
+if TYPE_CHECKING:
+    from app.flow import Findings
+
+
+class ProtectionCard(Card):
+    """The unit of protection: an image, or a patient with all images.
+
+    Signals:
+        chosen: The unit, or how many of its images are used, is another now.
+    """
+
+    chosen = Signal()
+
+    def __init__(self) -> None:
+        super().__init__(self.tr("Who is protected"))
+        self.unit = Choice(
+            self.tr("Unit of protection"),
+            (
+                (
+                    "image",
+                    self.tr("Each &image"),
+                    self.tr(
+                        "The bound limits what the release can tell about any single "
+                        "image."
+                    ),
+                ),
+                (
+                    "patient",
+                    self.tr("Each pa&tient"),
+                    self.tr(
+                        "The bound limits what the release can tell about any single "
+                        "patient, with all their images."
+                    ),
+                ),
+            ),
+        )
+        self.unit.chosen.connect(lambda *_: self.chosen.emit())
+        self._most = QWidget()
+        grid = QGridLayout(self._most)
+        grid.setContentsMargins(33, 0, 0, 0)
+        name = label(self.tr("&Most images used of one patient"), wrap=False)
+        self.most = NumberField(self.tr("Most images used of one patient"), 1, 10_000)
+        self.most.valueChanged.connect(lambda _: self.chosen.emit())
+        name.setBuddy(self.most)
+        grid.addWidget(name, 0, 0)
+        grid.addWidget(self.most, 0, 1)
+        grid.setColumnStretch(2, 1)
+        grid.addWidget(
+            label(self.tr("Each step looks at no more, chosen at random."), "hint"),
+            1,
+            0,
+            1,
+            3,
+        )
+        self.note = Message()
+        self.rows.addWidget(self.unit)
+        self.rows.addWidget(self._most)
+        self.rows.addWidget(self.note)
+
+    def explain(self, found: Findings, column: str, *, patients: bool) -> None:
+        """Say what the choice means here.
+
+        Args:
+            found: What was found in the folder.
+            column: What the images are grouped by.
+            patients: Whether that is as coarse as a patient.
+        """
+        patient = self.unit.value == "patient"
+        self._most.setVisible(patient)
+        if found.patients is not None and not patients:
+            self.note.note(
+                self.tr(
+                    "The images are grouped by {column}, and a patient may have "
+                    "several. To protect patients, group them by patient above."
+                ).format(column=column)
+            )
+        elif not patient and found.patients is not None and found.largest_patient > 1:
+            self.note.warn(
+                self.tr(
+                    "Patients in this folder have up to {images} each. Protecting each "
+                    "image does not protect a patient who has several: choose “Each "
+                    "patient” if patients must be protected."
+                ).format(images=count(found.largest_patient, "image"))
+            )
+        elif found.patients is None:
+            self.note.note(
+                self.tr(
+                    "This format does not say which images belong to one patient. If "
+                    "someone has several images here, they are not protected as a "
+                    "whole."
+                )
+            )
+        else:
+            self.note.clear()
+
+
+class NumberCard(Card):
+    """The declared, public number of units."""
+
+    def __init__(self) -> None:
+        super().__init__(self.tr("How many there are, as you would publish it"))
+        self._name = label("", wrap=False)
+        self.number = NumberField(self.tr("Declared number"), 1, 1_000_000_000)
+        self._name.setBuddy(self.number)
+        self.hint = label("", "hint")
+        row = QHBoxLayout()
+        row.addWidget(self._name)
+        row.addWidget(self.number)
+        row.addStretch(1)
+        self.rows.addLayout(row)
+        self.rows.addWidget(self.hint)
+
+    def explain(self, unit: str, least: int) -> None:
+        """Name the field after the unit, and say whether its number can be right."""
+        self._name.setText(
+            self.tr("&Declared number of patients")
+            if unit == "patient"
+            else self.tr("&Declared number of images")
+        )
+        wrong = self.number.value() < least
+        hint = self.tr(
+            "A number you are willing to publish, at least as many as there are. The "
+            "exact number is private; a rounded one gives nothing away."
+        )
+        problem = self.tr(
+            "There are {least} for training: declare that many or more."
+        ).format(least=f"{least:,}")
+        describe_field(self.number, self.hint, problem if wrong else hint, wrong=wrong)
