@@ -42,9 +42,16 @@ class OfficialSplits:
     names: tuple[str, ...]
 
 
-def official_splits(splits: Sequence[str]) -> OfficialSplits:
-    """The splits of all records, each named "train", "val", "test" or ""."""
-    if not set(splits) - {"train", ""}:
+def official_splits(splits: Sequence[str], *, known: bool) -> OfficialSplits:
+    """The splits of all records, each named "train", "val", "test" or "".
+
+    Args:
+        known: Whether the layout has splits: a folder of its own for held-out images,
+            or a column that names them, whether or not anything is in it.
+    """
+    # PRIVACY: decided by the layout alone. If a first held-out record decided it, this
+    # one record would move a fifth of the others into the training set.
+    if not known:
         return OfficialSplits(numbers=None, names=("train", "held_out"))
     number = {name: position for position, name in enumerate(SPLITS)} | {"": 0}
     numbers = np.fromiter((number[split] for split in splits), np.uint8, len(splits))

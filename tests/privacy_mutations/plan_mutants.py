@@ -53,6 +53,13 @@ PLAN_MUTANTS = (
         ),
     ),
     Mutant(
+        name="the first record that is held out decides over all others",
+        file="data/splitting.py",
+        correct="    if not known:\n",
+        wrong='    if not set(splits) - {"train", ""}:\n',
+        tests=("data/test_class_folders.py",),
+    ),
+    Mutant(
         name="any delta will do",
         file=BINDING,
         correct="    budget.check_delta(declared_count)\n",

@@ -50,7 +50,10 @@ class ClassFolders:
         class_names = tuple(sorted({name for _, name, _ in found}, key=natural))
         number = {name: label for label, name in enumerate(class_names)}
         paths = tuple(file for file, _, _ in found)
-        splits = official_splits([split for _, _, split in found])
+        splits = official_splits(
+            [split for _, _, split in found],
+            known=any(split != "train" for _, split in tops),
+        )
         table = root / UNITS_FILE
         has_units = table.is_file()
         index = Index(

@@ -144,6 +144,8 @@ class Idx:
             groups.append(rows[:, 2] if rows.shape[1] == _QMNIST_COLUMNS else None)
         every_label = np.concatenate(labels).astype(np.int64)
         writers = [group for group in groups if group is not None]
+        # PRIVACY: decided by which files there are, as in `splitting`.
+        has_test = any(pair.held_out for pair in pairs)
         held_out = np.concatenate(
             [
                 np.full(n, p.held_out, np.uint8)
@@ -166,9 +168,9 @@ class Idx:
             if len(writers) == len(pairs)
             else None,
             unit_column="writer" if len(writers) == len(pairs) else "",
-            official_splits=held_out if held_out.any() else None,
+            official_splits=held_out if has_test else None,
             official_split_names=("train", "test")
-            if held_out.any()
+            if has_test
             else ("train", "held_out"),
         )
 
@@ -309,7 +311,8 @@ def _read_labels(file: Path) -> np.ndarray:
             f"The file {file.name} does not hold one whole number per image: choose "
             "the idx1-ubyte file of labels."
         )
-    rows = np.frombuffer(data, header.dtype).reshape(header.shape[0], -1)
+    width = columns[0] if columns else 1
+    rows = np.frombuffer(data, header.dtype).reshape(header.shape[0], width)
     if rows.size and not 0 <= int(rows[:, 0].min()) <= int(rows[:, 0].max()) <= 999:
         raise UserError(
             f"The file {file.name} holds a label outside 0 to 999: copy it again."

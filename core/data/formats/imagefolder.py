@@ -64,6 +64,8 @@ class ImageFolder:
             options=options,
             unit_column=columns.pop(),
             unit_choices=tuple(choices),
+            has_splits=bool(options.split_column)
+            or any(split in ("val", "test") for _, split in tables),
         )
 
 

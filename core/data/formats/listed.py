@@ -108,6 +108,7 @@ def index_of_rows(
     options: ReadOptions,
     unit_column: str,
     unit_choices: tuple[str, ...] = (),
+    has_splits: bool = False,
 ) -> Index:
     """The records of a table; an image that is listed twice counts once.
 
@@ -118,6 +119,7 @@ def index_of_rows(
         options: What the custodian declared.
         unit_column: What `Row.unit` comes from, "" when there is no such column.
         unit_choices: Columns that it could come from.
+        has_splits: Whether the layout has held-out splits (`splitting`).
 
     Raises:
         UserError: If a path leads out of the folder, or a split has an unknown name.
@@ -140,7 +142,7 @@ def index_of_rows(
         splits.append(_split(row))
     class_names = tuple(sorted(set(labels), key=natural))
     number = {name: position for position, name in enumerate(class_names)}
-    official = official_splits(splits)
+    official = official_splits(splits, known=has_splits)
     index = Index(
         format_name=format_name,
         class_names=class_names,

@@ -79,4 +79,5 @@ class Manifest:
             options=options,
             unit_column=unit,
             unit_choices=other_columns(header, *columns[:2], split),
+            has_splits=bool(split),
         )

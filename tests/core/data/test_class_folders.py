@@ -45,6 +45,19 @@ def test_top_folders_named_after_splits_are_splits(tmp_path):
     assert len(dataset.official_subset("test")) == 5
 
 
+@pytest.mark.parametrize("held", ["test", "val"])
+def test_the_last_held_out_image_moves_no_other(tmp_path, held):
+    """Neighbours: with one held-out image and without it, the others stay put."""
+    root = class_folders(tmp_path / "d" / "train", {"a": 20, "b": 20}).parent
+    class_folders(root / held, {"a": 1, "b": 0})
+    (root / held / "b").mkdir(exist_ok=True)
+    with_it = load(root, tmp_path / "with")
+    assert len(with_it.subset(Split.TRAIN)) == 40
+    next((root / held / "a").iterdir()).unlink()
+    without = load(root, tmp_path / "without")
+    assert len(without) == len(without.subset(Split.TRAIN)) == 40
+
+
 def test_a_class_may_be_called_test_when_no_folder_is_called_train(tmp_path):
     root = class_folders(tmp_path / "d", {"test": 6, "control": 6})
     assert load(root, tmp_path / "cache").class_names == ("control", "test")

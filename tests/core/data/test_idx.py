@@ -56,6 +56,14 @@ def test_without_test_files_a_part_is_held_out(tmp_path):
     assert dataset.official_split_names == ("train", "held_out")
 
 
+@pytest.mark.parametrize("count", [0, 1])
+def test_the_last_test_image_moves_no_other(tmp_path, count):
+    root = tmp_path / "d"
+    idx_pair(root, "train", 60)
+    idx_pair(root, "t10k", count)
+    assert len(load(root, tmp_path / "cache").subset(Split.TRAIN)) == 60
+
+
 def test_a_path_that_says_fashion_gets_its_class_names(tmp_path):
     idx_pair(tmp_path / "fashion-mnist", "train", 20)
     found = load(tmp_path / "fashion-mnist", tmp_path / "cache")

@@ -218,6 +218,28 @@ def test_imagefolders_are_read(tmp_path, kind, inner):
     assert len(dataset.subset(Split.TRAIN)) == 10
 
 
+@pytest.mark.parametrize("last", ["test", "train"])
+def test_the_last_row_that_is_held_out_moves_no_other(tmp_path, last):
+    """A column that names splits decides, whatever is in it."""
+    root = tmp_path / "d"
+    rows = [[p, "ab"[n % 2], "train"] for n, p in enumerate(images(root, 60))]
+    rows[-1][2] = last
+    write_csv(root / "images.csv", [["path", "label", "split"], *rows])
+    dataset = load(root / "images.csv", tmp_path / "cache")
+    assert set(range(59)) <= set(dataset.subset(Split.TRAIN).tolist())
+
+
+@pytest.mark.parametrize("last", [0, 1])
+def test_the_last_row_of_a_table_of_test_images_moves_no_other(tmp_path, last):
+    root = tmp_path / "d"
+    for folder, count in (("train", 40), ("test", last)):
+        rows = [[f"{n}.png", "ab"[n % 2]] for n in range(count)]
+        images(root, count, folder)
+        (root / folder).mkdir(exist_ok=True)
+        write_csv(root / folder / "metadata.csv", [["file_name", "label"], *rows])
+    assert len(load(root, tmp_path / "cache").subset(Split.TRAIN)) == 40
+
+
 def test_imagefolder_at_the_root_is_split_by_unit(tmp_path):
     root = tmp_path / "d"
     rows = [[p, "ab"[n % 2]] for n, p in enumerate(images(root, 80))]
