@@ -223,12 +223,9 @@ class BudgetPage(Page):
 
     def _unit_edited(self, index: int) -> None:
         assert self.state is not None and self.state.findings is not None
-        found = self.state.findings
-        units = found.patients if UNITS[index] == "patient" else found.train
-        declared = self.state.project.declared_count or 0
         self.state.change(
             unit=UNITS[index],
-            declared_count=declared if declared >= (units or found.train) else None,
+            declared_count=None,  # As many images are not as many patients.
             max_images_per_unit=1,
         )
         self._edited()

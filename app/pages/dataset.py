@@ -315,7 +315,7 @@ class DatasetPage(Page):
                 self.most.value() if self.unit.value == "patient" else 1
             ),
         )
-        if changed and self.number.value() < self._units_found():
+        if changed:  # As many images are not as many patients.
             self.number.setValue(0)
         self._explain()
         self.changed.emit()
