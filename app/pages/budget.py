@@ -288,7 +288,9 @@ class BudgetPage(Page):
             ),
             (self.tr("The bound for others"), _others(preview)),
         )
-        self.curve.show_curve(preview.epsilon_curve, self.state.project.epsilon)
+        self.curve.setVisible(preview.steps > 0)
+        if preview.steps:
+            self.curve.show_curve(preview.epsilon_curve, self.state.project.epsilon)
         self.changed.emit()
 
     def _refuse(self, text: str) -> None:

@@ -289,12 +289,16 @@ class FakeEngine:
         )
 
     def recipes(self) -> dict[str, str]:
-        return {"starter": "Tissue and textures", "upright": "Upright objects"}
+        return {
+            "starter": "Tissue and textures",
+            "upright": "Upright objects",
+            "useful": "Useful for classifiers",
+        }
 
     def preview(self, project: Project) -> FakePreview:
         self.previewed.append(project)
         self._may_fail("preview")
-        steps = project.steps or 600
+        steps = 0 if project.recipe == "useful" else project.steps or 600
         ticks = range(0, steps + 1, max(1, steps // 60))
         number = project.declared_count or 1
         batch = float(project.batch_size or 256)
@@ -302,7 +306,7 @@ class FakeEngine:
         return FakePreview(
             noise_multiplier=0.6 + 4 / project.epsilon,
             epsilon_curve=tuple(
-                (step, project.epsilon * (0.12 + 0.88 * (step / steps) ** 0.5))
+                (step, project.epsilon * (0.12 + 0.88 * (step / max(1, steps)) ** 0.5))
                 for step in ticks
             ),
             steps=steps,

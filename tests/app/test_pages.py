@@ -232,6 +232,20 @@ def test_the_preview_shows_what_the_newest_values_buy(at, engine, calm, window):
     assert "20.1 times" in page._sentence.text()
 
 
+def test_a_recipe_without_a_network_shows_no_steps(at, calm, window):
+    page = at("budget")
+    assert page.curve.isVisible()
+    page.recipe.setCurrentIndex(page.recipe.findData("useful"))
+    calm(window)
+    assert not page.curve.isVisible()
+    labels = page._facts.findChildren(QLabel)
+    told = " ".join(label.text() for label in labels if label.isVisible())
+    assert "drawn from noisy statistics" in told and "each step" not in told
+    page.recipe.setCurrentIndex(page.recipe.findData("upright"))
+    calm(window)
+    assert page.curve.isVisible()
+
+
 def test_the_preview_shows_what_others_get(at, calm, window):
     page = at("budget")
     page.epsilon.spin.setValue(2.0)
