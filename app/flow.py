@@ -210,10 +210,6 @@ def read_again(
     finer = dataset.unit_column in FINER_THAN_PATIENTS
     if findings.patients is None or finer:
         project = replace(project, unit="image", max_images_per_unit=1)
-    least = findings.units(project.unit)
-    if (project.declared_count or 0) < least:
-        number = round_up(least)
-        project = replace(project, declared_count=number, delta=default_delta(number))
     engine.save_project(workspace, project)
     return Opened(
         workspace=workspace,
@@ -241,11 +237,6 @@ def _start(
         project = begin(workspace)
         dataset = engine.load_dataset(workspace, project, watcher)
         findings = describe(dataset)
-        if project.declared_count is None:
-            number = round_up(findings.train)
-            project = replace(
-                project, declared_count=number, delta=default_delta(number)
-            )
         engine.save_project(workspace, project)
         cards = engine.checkpoints()
     except BaseException:
@@ -343,18 +334,6 @@ def inspect_read(dataset: ImageDataset) -> Inspection:
     from core.data.inspection import describe
 
     return describe(dataset)
-
-
-def round_up(count: int) -> int:
-    """The next round number, two significant digits: a count fit to publish.
-
-    Below a hundred two digits would be the exact count, so it is one digit there.
-
-    >>> round_up(412), round_up(302_436), round_up(76)
-    (420, 310000, 80)
-    """
-    step = 10 ** max(len(str(count)) - 2, 1)
-    return -(-count // step) * step
 
 
 def default_delta(count: int) -> float:

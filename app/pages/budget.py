@@ -13,7 +13,7 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from app.flow import UNITS, State, round_up
+from app.flow import UNITS, State
 from app.jobs import Latest
 from app.pages.base import Page
 from app.widgets.curve import EpsilonCurve
@@ -85,6 +85,8 @@ class BudgetPage(Page):
             return self.tr("Choose images first.")
         if problems := self._problems():
             return next(iter(problems.values()))
+        if self.state.project.declared_count is None:
+            return self.tr("Declare the number of records on the dataset page first.")
         if self._refused:
             return self.tr("Change the values as the message says.")
         if self.state.preview is None and self.state.plan is None:
@@ -221,11 +223,9 @@ class BudgetPage(Page):
 
     def _unit_edited(self, index: int) -> None:
         assert self.state is not None and self.state.findings is not None
-        found = self.state.findings
-        units = found.patients if UNITS[index] == "patient" else found.train
         self.state.change(
             unit=UNITS[index],
-            declared_count=round_up(units or found.train),
+            declared_count=None,  # As many images are not as many patients.
             max_images_per_unit=1,
         )
         self._edited()

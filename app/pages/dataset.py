@@ -98,6 +98,8 @@ class DatasetPage(Page):
             return self.tr("Confirm the classes to learn.")
         if self._units_found() < 2:
             return self.tr("At least two are needed to learn from: choose more images.")
+        if not self.number.value():
+            return self.tr("Declare how many there are, as you would publish it.")
         if self.number.value() < self._units_found():
             return self.tr("The number you declare must not be below what was found.")
         return None
@@ -313,14 +315,18 @@ class DatasetPage(Page):
                 self.most.value() if self.unit.value == "patient" else 1
             ),
         )
-        if changed:
-            self.number.setValue(flow.round_up(self._units_found()))
+        if changed:  # As many images are not as many patients.
+            self.number.setValue(0)
         self._explain()
         self.changed.emit()
 
     def _declare(self, number: int) -> None:
         assert self.state is not None
-        self.state.change(declared_count=number, delta=flow.default_delta(number))
+        if number:
+            delta = flow.default_delta(number)
+            self.state.change(declared_count=number, delta=delta)
+        else:
+            self.state.change(declared_count=None)
         self._explain()
         self.changed.emit()
 

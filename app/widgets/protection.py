@@ -115,7 +115,9 @@ class NumberCard(Card):
     def __init__(self) -> None:
         super().__init__(self.tr("How many there are, as you would publish it"))
         self._name = label("", wrap=False)
-        self.number = NumberField(self.tr("Declared number"), 1, 1_000_000_000)
+        self.number = NumberField(
+            self.tr("Declared number"), 0, 1_000_000_000, self.tr("not declared")
+        )
         self._name.setBuddy(self.number)
         self.hint = label("", "hint")
         row = QHBoxLayout()
@@ -132,11 +134,14 @@ class NumberCard(Card):
             if unit == "patient"
             else self.tr("&Declared number of images")
         )
-        wrong = self.number.value() < least
+        number = self.number.value()
+        wrong = 0 < number < least
+        # PRIVACY: never filled in from the images: noise and report depend on it.
         hint = self.tr(
-            "A number you are willing to publish, at least as many as there are. The "
-            "exact number is private; a rounded one gives nothing away."
-        )
+            "A number you are willing to publish, at least the {least} there are for "
+            "training. Take one that you would also name with one image more or less, "
+            "such as a round one well above: the exact number is private."
+        ).format(least=f"{least:,}")
         problem = self.tr(
             "There are {least} for training: declare that many or more."
         ).format(least=f"{least:,}")

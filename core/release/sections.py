@@ -137,7 +137,7 @@ def unit(facts: AuditFacts, found: Bounds) -> Items:
         "unprotected_quantities": [
             f"number of {facts.unit}s, N = {facts.declared_count:,}: declared by the "
             "custodian",
-            "label set: declared by the custodian",
+            "label set: " + (facts.label_source or "declared by the custodian"),
             "image size and colour: chosen in the project",
             "images per class of the release: chosen in the project, not the private "
             "class frequencies",

@@ -36,6 +36,10 @@ class FakePlan:
     recipe: FakeRecipe
     mechanism: FakeMechanism
 
+    @property
+    def steps(self) -> int:
+        return self.mechanism.steps
+
     def sentence(self) -> str:
         unit = self.budget.unit.kind.value
         return (
@@ -165,7 +169,11 @@ class FakeEngine:
 
     def sample_project(self, source: Path) -> Project:
         return Project(
-            source=str(source), title="Synthetic lymph node patches", classes=CLASSES
+            source=str(source),
+            title="Synthetic lymph node patches",
+            classes=CLASSES,
+            declared_count=4_000,
+            delta=1e-4,
         )
 
     def save_project(self, workspace: Workspace, project: Project) -> None:

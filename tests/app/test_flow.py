@@ -20,14 +20,6 @@ def test_examples_in_the_documentation_hold(module):
     assert outcome.failed == 0
 
 
-@pytest.mark.parametrize("count", [1, 9, 10, 99, 100, 101, 999, 1001, 60_000, 302_436])
-def test_a_suggested_number_is_round_and_never_below_the_count(count):
-    suggested = flow.round_up(count)
-    assert suggested >= count
-    assert len(str(suggested).rstrip("0")) <= 2
-    assert suggested <= max(10, 1.1 * count + 10)
-
-
 @pytest.mark.parametrize("count", [2, 10, 100, 4_000, 60_000, 302_436])
 def test_the_default_delta_is_the_largest_power_of_ten_below_one_over_the_count(count):
     delta = flow.default_delta(count)

@@ -69,7 +69,6 @@ def test_images_are_grey_when_they_are_declared_so(window, tmp_path, calm, grey)
 def test_the_declared_number_must_not_be_below_what_was_found(at):
     page = at("dataset")
     found = page.state.findings.train
-    assert page.number.value() == flow.round_up(found)
     page.number.setValue(found - 1)
     assert "must not be below" in page.ready()
     assert "declare that many or more" in page.declared.hint.text()
@@ -77,6 +76,36 @@ def test_the_declared_number_must_not_be_below_what_was_found(at):
     page.number.setValue(found)
     assert page.ready() is None
     assert page.state.project.declared_count == found
+
+
+def test_a_number_is_declared_by_the_custodian_and_never_by_the_images(
+    window, tmp_path, calm
+):
+    """Noise and report depend on it: one image more must not change it."""
+    welcome = window.current.welcome
+    welcome.images.set_path(tmp_path)
+    welcome.project.set_path(tmp_path / "project")
+    welcome.read.click()
+    calm(window)
+    page = window.current
+    assert window.state.project.declared_count is None
+    assert page.number.value() == 0 and page.number.text() == "not declared"
+    page.classes.confirm.click()
+    assert "Declare how many" in page.ready()
+    page.number.setValue(5_000)
+    assert window.state.project.declared_count == 5_000
+    assert page.ready() is None
+
+
+def test_another_unit_wants_a_number_of_its_own(at):
+    """As many images are not as many patients."""
+    page = at("dataset")
+    assert page.ready() is None
+    page.unit.buttons["patient"].click()
+    assert page.number.value() == 0 and page.state.project.declared_count is None
+    assert "Declare how many" in page.ready()
+    page.number.setValue(500)
+    assert page.ready() is None and page.state.project.declared_count == 500
 
 
 def test_a_declared_number_brings_its_delta(at):
@@ -92,7 +121,6 @@ def test_image_level_is_said_not_to_protect_patients(at):
     page.unit.buttons["patient"].click()
     assert page.protection.note.text == ""
     assert page.state.project.unit == "patient"
-    assert page.number.value() == flow.round_up(page.state.findings.patients)
     page.most.setValue(4)
     assert page.state.project.max_images_per_unit == 4
 
