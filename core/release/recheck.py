@@ -5,14 +5,16 @@ Independent on purpose: nothing here uses the accounting that made the claim.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from core.release.wording import NO_PRIVACY, format_epsilon, stated_claim
 
-_TOLERANCE = 1e-3
+TOLERANCE = 1e-3
 """Relative; above the rounding to 4 significant digits and library differences."""
 
 
@@ -107,7 +109,7 @@ def recheck_epsilon(audit: Mapping[str, Any]) -> tuple[float, list[Finding]]:
         message = f"{own}, above the claimed {format_epsilon(claimed)}."
         findings.append(Finding(subject="epsilon_claimed", message=message))
     noted = composition["epsilon_of_events"]
-    if not math.isclose(noted, epsilon, rel_tol=_TOLERANCE):
+    if not math.isclose(noted, epsilon, rel_tol=TOLERANCE):
         message = f"{own}, not {format_epsilon(noted)} as audit.json says."
         findings.append(Finding(subject="epsilon_of_events", message=message))
     return epsilon, findings
@@ -119,10 +121,29 @@ def recomputed_epsilon(events: list[Any], delta: float, relation: str) -> float:
     Raises:
         ValueError: If a figure is not one that a mechanism can have.
     """
+    if not 0 < delta < 1:
+        raise ValueError("delta out of bounds")
+    return float(composed(events, relation).get_epsilon(delta))
+
+
+def composed(events: list[Any], relation: str, interval: float = 1e-4) -> Any:
+    """The events in dp-accounting's PLD accountant, on a grid of losses.
+
+    Remembered, since several figures are asked of it; nobody may compose more onto it.
+
+    Raises:
+        ValueError: If a figure is not one that a mechanism can have.
+    """
+    return _composed(json.dumps(events), relation, interval)
+
+
+@lru_cache(maxsize=8)
+def _composed(listed: str, relation: str, interval: float) -> Any:
+    events = json.loads(listed)
     import dp_accounting as dp
     from dp_accounting.pld import PLDAccountant
 
-    accountant = PLDAccountant(dp.NeighboringRelation[relation.upper()], 1e-4)
+    accountant = PLDAccountant(dp.NeighboringRelation[relation.upper()], interval)
     for event in events:
         sigma, count = float(event["noise_multiplier"]), int(event["count"])
         if not (0.1 <= sigma <= 1e6 and 1 <= count <= 1_000_000 and len(events) < 100):
@@ -141,6 +162,4 @@ def recomputed_epsilon(events: list[Any], delta: float, relation: str) -> float:
         else:
             raise ValueError("unknown kind of event")
         accountant.compose(mechanism, count)
-    if not 0 < delta < 1:
-        raise ValueError("delta out of bounds")
-    return float(accountant.get_epsilon(delta))
+    return accountant

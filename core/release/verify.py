@@ -1,7 +1,8 @@
 """`sfumato verify`: does a release folder keep what it says?
 
-Recomputes every hash, and ε by `core.release.recheck`. Whoever can change every file of
-a folder can invent a whole new release: this proves integrity, not who made it.
+Recomputes every hash, ε by `core.release.recheck`, and the figures around it by
+`core.release.consistency`, which says what cannot be checked. Whoever can change every
+file of a folder can invent a whole new release: this proves integrity, not who made it.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any
 from core.files import sha256
 from core.release import png
 from core.release.audit import digest
+from core.release.consistency import inconsistencies, unchecked
 from core.release.dataset import SUMS, csv_cell, folder_names, hash_list
 from core.release.pdf import pdf
 from core.release.recheck import Finding, contradictions, recheck_epsilon
@@ -122,7 +124,8 @@ class _Check:
         self.findings += contradictions(self.audit)
         if self.audit.get("stamp") != NO_PRIVACY:
             self.epsilon, findings = recheck_epsilon(self.audit)
-            self.findings += findings
+            self.findings += findings + inconsistencies(self.audit, self.epsilon)
+            self.notes += unchecked(self.audit)
 
     def reports(self) -> None:
         """HTML, card and PDF are those of this audit.json, in permitted words."""

@@ -17,7 +17,7 @@ STEPS = {
     "kind": "truncated_poisson_gaussian",
     "dataset_size": 2000,
     "sampling_probability": 0.05,
-    "batch_cap": 160,
+    "batch_cap": 159,
     "noise_multiplier": 4.0,
     "count": 20,
     "what": "DP-SGD steps",
@@ -40,7 +40,7 @@ def make_facts(**changes: object) -> AuditFacts:
         "run_id": "7f3a9c12",
         "epsilon_committed": 1.0,
         "delta": 1e-5,
-        "epsilon_charged": 0.9,
+        "epsilon_charged": 0.4018,
         "steps_committed": 20,
         "steps_charged": 20,
         "unit": "image",
@@ -54,7 +54,7 @@ def make_facts(**changes: object) -> AuditFacts:
         "augmentation_multiplicity": 4,
         "declared_count": 2000,
         "accountant": {"name": "PLD", "version": "0.6.0"},
-        "lifetime_epsilon": 0.9,
+        "lifetime_epsilon": 0.4018,
         "lifetime_runs": 1,
         "checkpoint": {"name": "starter", "licence": "Apache-2.0", "sha256": "ab" * 32},
         "rng_statement": "Keys come from the operating system.",
@@ -76,18 +76,25 @@ def make_facts(**changes: object) -> AuditFacts:
 @pytest.fixture(scope="session", autouse=True)
 def each_mechanism_recomputed_once() -> Iterator[None]:
     """Recomputing ε takes a second; most tests tamper with something else."""
-    from core.release import recheck
+    from core.release import consistency, recheck
 
-    real, known = recheck.recomputed_epsilon, {}
+    def remembered(real: Callable) -> Callable:
+        known: dict[str, object] = {}
 
-    def remembered(events: list, delta: float, relation: str) -> float:
-        key = repr((events, delta, relation))
-        if key not in known:
-            known[key] = real(events, delta, relation)
-        return known[key]
+        def ask(*arguments: object) -> object:
+            key = repr(arguments)
+            if key not in known:
+                known[key] = real(*arguments)
+            return known[key]
+
+        return ask
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(recheck, "recomputed_epsilon", remembered)
+        for module, name in (
+            (recheck, "recomputed_epsilon"),
+            (consistency, "implied"),
+        ):
+            patch.setattr(module, name, remembered(getattr(module, name)))
         yield
 
 

@@ -112,9 +112,9 @@ def test_a_lowered_epsilon(release, resummed):
         audit["claim"] = stated_claim(audit)
 
     forge(release, lower, resummed)
-    text = said(release)
-    assert "above the claimed 0.3000" in text
-    assert len(text.splitlines()) == 1
+    assert "above the claimed 0.3000" in said(release)
+    found = {finding.subject for finding in verify(release).findings}
+    assert found == {"epsilon_claimed", "epsilon_spent", "lifetime_budget"}
 
 
 def test_a_lowered_epsilon_in_the_sentence_only(release, resummed):

@@ -1,0 +1,128 @@
+"""Every figure of a report that follows from its events is recomputed."""
+
+from __future__ import annotations
+
+import pytest
+
+from core.release.dataset import export_release
+from core.release.verify import verify
+from core.release.wording import stated_claim
+from tests.core.release.conftest import MOMENTS, make_facts
+from tests.core.release.test_verify import forge
+
+PROFILE, SAMPLING = "privacy_profile", "sampling"
+OTHERS = "neighbouring_relation.epsilon_under_other_relations"
+TOLD = "interpretation"
+
+LIES = [
+    (f"{TOLD}.max_tpr_at_fpr_0_1_percent", 0.001),
+    (f"{TOLD}.max_tpr_at_fpr_1_percent", 0.01),
+    (f"{TOLD}.posterior_from_50_percent_at_fpr_1_percent", 0.5),
+    (f"{TOLD}.best_accuracy_from_50_percent", 0.5),
+    (f"{TOLD}.text.0", "at most 1.01 % ... accusing 1 % ... reach 1 %"),
+    (f"{TOLD}.text.1", "at most 50.00 %; without this release, 50 %"),
+    (f"{TOLD}.text.2", "than 50.01 % correctly; a coin reaches 50 %"),
+    (f"{TOLD}.scale", "NIST SP 800-226 calls every ε strong."),
+    *((f"{PROFILE}.{point}.epsilon", 0.1) for point in range(5)),
+    *((f"{PROFILE}.{point}.delta", 1e-9) for point in range(5)),
+    (f"{OTHERS}.replace_one", 0.3),
+    (f"{OTHERS}.replace_special", 0.3),
+    ("epsilon_spent", 0.2),
+    ("epsilon_spent", 0.9),
+    ("lifetime_budget.epsilon", 0.2),
+    ("lifetime_budget.epsilon", 0.9),
+    ("lifetime_budget.runs", 0),
+    ("normaliser", 50.0),
+    (f"{SAMPLING}.0.sampling_probability", 0.01),
+    (f"{SAMPLING}.0.sampling_probability_exact", "1/100"),
+    (f"{SAMPLING}.0.expected_batch", 50.0),
+    (f"{SAMPLING}.0.batch_cap", 1000),
+    ("composition.events.1.batch_cap", 1000),
+    ("original_parameters.1.clip_norm", 0.1),
+    ("original_parameters.0.clip_norm", 0.1),
+    ("steps_started", 10),
+    ("steps_started", -1),
+    ("steps_completed", 21),
+    ("steps_completed", -1),
+    ("product.images", 9),
+    ("product.images_per_class", 3),
+    ("content_hashes.files", 8),
+    ("delta_vs_n.holds", False),
+    ("unprotected_quantities.0", "number of images, N = 9,000: declared"),
+    ("n_public.unit", "patient"),
+    ("epsilon_other_units.a person with 2 images", "ε = 0.5000 at δ = 2.4e-5"),
+    ("epsilon_other_units.a person with 5 images", "ε = 2.009 at δ = 1e-9"),
+    ("epsilon_other_units.a person with 10 images", "no bound: δ reaches 1"),
+]
+
+
+def put(audit, key, value):
+    *parents, last = (int(k) if k.isdigit() else k for k in key.split("."))
+    place = audit
+    for parent in parents:
+        place = place[parent]
+    assert not isinstance(place, dict) or last in place or last == "steps_completed"
+    place[last] = value
+    audit["claim"] = stated_claim(audit)
+
+
+@pytest.mark.parametrize(("key", "value"), LIES)
+def test_a_lie_in_one_number_is_found(release, resummed, key, value):
+    forge(release, lambda audit: put(audit, key, value), resummed)
+    outcome = verify(release)
+    assert not outcome.holds
+    assert all("malformed" not in finding.message for finding in outcome.findings)
+
+
+def test_a_release_of_patients_holds_and_its_images_are_checked(
+    tmp_path, sources, resummed
+):
+    folder = tmp_path / "release"
+    export_release(make_facts(unit="patient"), sources, folder)
+    assert verify(folder).findings == ()
+    key = "epsilon_other_units.one image of a patient"
+    forge(folder, lambda a: put(a, key, "ε = 0.1 at δ = 1e-5"), resummed)
+    assert [f.subject for f in verify(folder).findings] == ["epsilon_other_units"]
+
+
+def test_a_run_that_was_stopped_holds(tmp_path, sources):
+    """Ten of twenty steps were charged, and the claim stays as committed."""
+    from core.release.recheck import recomputed_epsilon
+    from tests.core.release.conftest import STEPS
+
+    spent = recomputed_epsilon(
+        [MOMENTS, STEPS | {"count": 10}], 1e-5, "add_or_remove_one"
+    )
+    facts = make_facts(
+        steps_charged=10, steps_completed=9, epsilon_charged=spent,
+        lifetime_epsilon=2 * spent, lifetime_runs=2,
+    )  # fmt: skip
+    outcome = verify(export_release(facts, sources, tmp_path / "release").folder)
+    assert outcome.findings == ()
+    assert "1 steps were charged and not completed" in outcome.notes[0]
+    assert "other runs" in outcome.notes[1]
+
+
+def test_moments_that_a_crash_kept_from_being_charged(tmp_path, sources):
+    from core.release.recheck import recomputed_epsilon
+    from tests.core.release.conftest import STEPS
+
+    spent = recomputed_epsilon([STEPS], 1e-5, "add_or_remove_one")
+    facts = make_facts(epsilon_charged=spent, lifetime_epsilon=spent)
+    folder = export_release(facts, sources, tmp_path / "release").folder
+    assert verify(folder).findings == ()
+
+
+def test_a_release_without_steps_holds(tmp_path, sources, resummed):
+    from core.release.recheck import recomputed_epsilon
+
+    spent = recomputed_epsilon([MOMENTS], 1e-5, "add_or_remove_one")
+    facts = make_facts(
+        events=(MOMENTS,), steps_committed=0, steps_charged=0, clip_norm=None,
+        divisor=None, expected_batch=None, epsilon_charged=spent,
+        lifetime_epsilon=spent,
+    )  # fmt: skip
+    folder = export_release(facts, sources, tmp_path / "release").folder
+    assert verify(folder).findings == ()
+    forge(folder, lambda audit: put(audit, "epsilon_spent", 0.1), resummed)
+    assert not verify(folder).holds
