@@ -173,12 +173,7 @@ def _choices(audit: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
             f"{format_epsilon(lifetime['epsilon'])} at δ = "
             f"{format_delta(lifetime['delta'])}, the same unit and relation",
         ),
-        (
-            "Public network",
-            f"{audit['public_model']['name']}, licence "
-            f"{audit['public_model'].get('licence', 'not stated')}; could it hold the "
-            f"same people? {overlap}",
-        ),
+        ("Public network", _network(audit["public_model"], overlap)),
     ]
     if "epsilon_claimed" in audit:
         budget = (
@@ -192,6 +187,15 @@ def _choices(audit: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
             ("Not reported", f"{missing} required items, listed on the last page")
         )
     return tuple(rows)
+
+
+def _network(model: Mapping[str, Any], overlap: str) -> str:
+    if model["name"] == "none":
+        return str(model["pretraining_data"])
+    licence = model.get("licence", "not stated")
+    return (
+        f"{model['name']}, licence {licence}; could it hold the same people? {overlap}"
+    )
 
 
 def parts(audit: Mapping[str, Any]) -> tuple[Part, ...]:

@@ -168,6 +168,8 @@ def test_a_whole_run_from_the_plan_to_a_release_that_holds(
     assert audit["public_model"]["name"] == "none"
     assert "no network is trained" in audit["clip_norm"]
     assert "DP-SGD" not in json.dumps(audit)
+    page = (release.folder / "audit_report.html").read_text(encoding="utf-8")
+    assert "no network is used" in page and "hold the same people" not in page
     # A second time nothing is read and nothing charged.
     assert pipeline.fine_tune(workspace, plan, dataset, Watcher()) == tuned
     assert charged(workspace, dataset) == plan.charges()
