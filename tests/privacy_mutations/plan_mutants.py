@@ -57,7 +57,9 @@ PLAN_MUTANTS = (
         file="data/splitting.py",
         correct="    if not known:\n",
         wrong='    if not set(splits) - {"train", ""}:\n',
-        tests=("data/test_class_folders.py",),
+        tests=(
+            "data/test_class_folders.py::test_the_last_held_out_image_moves_no_other",
+        ),
     ),
     Mutant(
         name="any delta will do",

@@ -9,7 +9,7 @@ from typing import Final
 
 import numpy as np
 
-from core.data.dataset import Problem
+from core.data.dataset import Problem, shown
 from core.data.formats.base import Index
 from core.data.formats.dicom import UNITS, with_dicom_headers
 from core.data.options import ReadOptions
@@ -81,7 +81,7 @@ def require_column(name: str, header: list[str], table: str, declared: str) -> s
     if name in header:
         return name
     named = tuple(column for column in header if column)
-    known = ", ".join(named[:30]) or "no columns at all"
+    known = ", ".join(map(shown, named[:30])) or "no columns at all"
     raise Undeclared(
         f"The file {table} has no column {name!r}",
         f"say which column names {COLUMN_NAMES[declared]}; it has {known}.",

@@ -11,7 +11,7 @@ import time
 import h5py
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from core.data import ReadOptions, inspect
@@ -252,6 +252,7 @@ def test_any_text_is_a_manifest_or_a_sentence(tmp_path, content):
 
 @FUZZED
 @given(content=st.binary(max_size=120))
+@example(content="\ue000".encode())  # A column whose name cannot be printed.
 def test_any_bytes_are_a_manifest_or_a_sentence(tmp_path, content):
     (tmp_path / "manifest.csv").write_bytes(content)
     indexed(Manifest(), tmp_path)
