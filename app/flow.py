@@ -286,6 +286,9 @@ def _continue(engine: Engine, workspace: Workspace, watcher: Watcher) -> Opened:
     )
     if not engine.finished(workspace, "plan"):
         return opened
+    # A plan of an older version waits until its classes are confirmed.
+    if set(project.classes) != set(dataset.class_names):
+        return opened
     plan = engine.make_plan(workspace, project, dataset, watcher)
     spending = engine.spending(workspace, plan, dataset)
     opened = replace(opened, plan=plan, spending=spending)

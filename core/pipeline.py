@@ -123,10 +123,12 @@ def make_plan(
     on. Other wishes give a new run, unless the old one has spent already.
 
     Raises:
-        UserError: when anything does not fit together, the project has spent budget
-            under other wishes, or the plan would go above the data set's lifetime cap.
+        UserError: when anything does not fit together, nobody confirmed the classes,
+            the project has spent budget under other wishes, or the plan would go above
+            the data set's lifetime cap.
     """
     watcher.progress("Calibrating the noise", 0, 1)
+    wishing.refuse_unconfirmed(project, dataset.class_names)
     wishes = {k: v for k, v in asdict(project).items() if k not in _FREE_WISHES}
     recipe = wishing.read_recipe(project)
     wishes |= wishing.recipe_wishes(recipe) | {"fingerprint": dataset.fingerprint}
@@ -283,12 +285,18 @@ def evaluate(
 def export(
     workspace: Workspace, plan: Plan, destination: Path, watcher: Watcher
 ) -> Release:
-    """Write the release: images, audit, reports, hashes. Nothing internal."""
+    """Write the release: images, audit, reports, hashes. Nothing internal.
+
+    Raises:
+        UserError: when nobody confirmed the classes (a plan of an older version), or
+            the release cannot be written.
+    """
+    project = workspace.project or Project()
+    wishing.refuse_unconfirmed(project, plan.class_names)
     training = workspace.result("training")
     workspace.folder("release")  # The usual destination lies in it.
     synthetic = _synthetic(workspace, plan)
     fingerprint = workspace.result("dataset")["fingerprint"]
-    project = workspace.project or Project()
     with open_ledger(workspace) as ledger:
         spent = spending_so_far(ledger, plan, fingerprint)
         head = sealed_head(workspace, ledger.head())

@@ -81,12 +81,6 @@ def run_project(
     workspace.save_project(project)
     dataset = pipeline.load_dataset(workspace, project, watcher)
     plan = pipeline.make_plan(workspace, project, dataset, watcher)
-    if not dataset.classes_confirmed:
-        names = ";".join(dataset.class_names)
-        print(
-            f"note: the classes were taken from the folder: confirm them with "
-            f'--classes "{names}"; their names are in the release.'
-        )
     print(plan.sentence())
     pipeline.fine_tune(workspace, plan, dataset, watcher)
     pipeline.synthesise(workspace, plan, watcher)

@@ -160,6 +160,29 @@ def told_overlap(project: Project, card: CheckpointCard) -> tuple[str, str]:
     return project.overlap_answer, project.overlap_reason
 
 
+def refuse_unconfirmed(project: Project, class_names: tuple[str, ...]) -> None:
+    """Refuse a list of classes that the custodian has not confirmed name by name.
+
+    Args:
+        class_names: Those that training would learn, or has learnt.
+
+    Raises:
+        UserError: when the project does not name exactly these.
+    """
+    # PRIVACY: the release names the classes, so they must not follow from the folder:
+    # one image in a folder of its own would add one.
+    if set(project.classes) == set(class_names):
+        return
+    found = ", ".join(class_names)
+    how = f'--classes "{";".join(class_names)}"'
+    if any(";" in name or '"' in name for name in class_names):
+        how = "the list classes = [...] of a project file, --config"
+    raise UserError(
+        f"Nobody has confirmed the classes found ({found}), and the release will name "
+        f"each of them: declare those that may be published with {how}."
+    )
+
+
 _FREE = ("name", "title", "needs", "images_per_class")
 
 

@@ -123,6 +123,8 @@ def photograph_stand_in(camera: Camera, home: Path) -> None:
     camera.take(window, "1-dataset-after")
     dataset.details.fold.button.click()
     dataset.unit.buttons["patient"].click()
+    camera.take(window, "1-dataset-undeclared")
+    dataset.number.setValue(500)
     window.next.click()
     camera.calm(window)
     checkpoint.answer.buttons["no"].click()

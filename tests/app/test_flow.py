@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+from dataclasses import replace
 
 import pytest
 
@@ -60,6 +61,20 @@ def test_a_folder_without_a_project_cannot_be_continued(engine, tmp_path):
         flow.continue_project(engine, tmp_path, Watcher())
     with pytest.raises(UserError, match="no project folder"):
         flow.continue_project(engine, tmp_path / "nowhere", Watcher())
+
+
+def test_a_plan_whose_classes_nobody_confirmed_waits_for_that(engine, tmp_path):
+    """As an older version left it: the project opens, so that they can be confirmed."""
+    folder = tmp_path / "project"
+    opened = flow.start_sample(engine, folder, Watcher())
+    engine.make_plan(opened.workspace, opened.project, opened.dataset, Watcher())
+    engine.save_project(opened.workspace, replace(opened.project, classes=()))
+    engine.close(opened.workspace)
+    again = flow.continue_project(engine, folder, Watcher())
+    assert again.plan is None
+    engine.save_project(again.workspace, opened.project)
+    engine.close(again.workspace)
+    assert flow.continue_project(engine, folder, Watcher()).plan is not None
 
 
 def test_findings_count_what_training_may_use(engine, tmp_path):

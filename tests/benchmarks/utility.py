@@ -179,12 +179,24 @@ def accuracies(
 
 def source(run: Run, out: Path) -> dict:
     """Where the images are, and what is declared of them."""
+    from core.data.formats.idx import FASHION_CLASSES
+
     if run.data == "fashion":
-        return {"source": FASHION, "declared_count": 60_000}
+        return {
+            "source": FASHION,
+            "declared_count": 60_000,
+            "classes": FASHION_CLASSES,
+        }
     folder = out / "mnist-digits"
     if not folder.exists():
         write_digits(folder)
-    return {"source": str(folder), "declared_count": 4_500, "grey": True}
+    digits = tuple(str(digit) for digit in range(10))
+    return {
+        "source": str(folder),
+        "declared_count": 4_500,
+        "grey": True,
+        "classes": digits,
+    }
 
 
 def write_digits(folder: Path) -> None:

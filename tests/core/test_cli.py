@@ -38,6 +38,7 @@ def arguments(tmp_path):
     make_checkpoint(tmp_path / "checkpoint")
     return {
         "--source": write_images(tmp_path / "images"),
+        "--classes": "dark;bright",
         "--resolution": 8,
         "--declared-count": 40,
         "--checkpoint": tmp_path / "checkpoint",
@@ -87,6 +88,7 @@ def ledger_rows(home) -> int:
         ({"--unit": "hospital"}, "hospital"),
         ({"--overlap-answer": "yes"}, "checkpoint"),
         ({"--device": "tpu"}, "tpu"),
+        ({"--classes": ""}, '--classes "bright;dark"'),
     ],
 )
 def test_a_mistake_is_one_sentence_and_costs_nothing(
@@ -190,7 +192,8 @@ def test_a_folder_without_a_dataset_is_a_mistake(
     folder.mkdir()
     if kind != "empty":
         write_images(folder, ("only",), 12 if kind == "one class" else 1)
-    assert run(tmp_path / "project", arguments | {"--source": folder}) == cli.MISTAKE
+    poor = arguments | {"--source": folder, "--classes": ""}
+    assert run(tmp_path / "project", poor) == cli.MISTAKE
     named = str(folder) if kind == "empty" else kind
     assert named in complaint(capsys)
     assert ledger_rows(home) == 0

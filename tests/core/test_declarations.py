@@ -15,6 +15,7 @@ from core.disclosure import audit_facts
 from core.errors import Undeclared, UserError
 from core.events import Watcher
 from core.privacy.ledger import Ledger
+from core.training.wishes import refuse_unconfirmed
 from core.workspace import Project, Workspace, parse_project
 from tests.core.data.fakes import class_folders
 from tests.core.tiny import make_checkpoint, make_dataset, write_recipe
@@ -169,11 +170,12 @@ def test_run_takes_the_declarations(tmp_path, deep, monkeypatch, capsys):
     assert run(tmp_path, deep) == cli.MISTAKE
     assert "declare a window" in capsys.readouterr().err
     assert run(tmp_path, deep, "--window", "-10,4095") == cli.MISTAKE
-    out, err = capsys.readouterr()
-    assert "Enough" in err and stages(tmp_path) == ["dataset", "plan"]
-    assert '--classes "bright;dark"' in out
+    said = capsys.readouterr().err
+    assert "(bright, dark)" in said and '--classes "bright;dark"' in said
+    assert stages(tmp_path) == ["dataset"]
     assert run(tmp_path, deep, "--classes", "dark;bright") == cli.MISTAKE
-    assert "--classes" not in capsys.readouterr().out
+    assert "Enough" in capsys.readouterr().err
+    assert stages(tmp_path) == ["dataset", "plan"]
     with Workspace.open(tmp_path / "project") as workspace:
         assert workspace.project.window == "-10,4095"
         assert workspace.project.classes == ("dark", "bright")
@@ -208,6 +210,7 @@ def planned(tmp_path):
         delta=1e-3,
         recipe=str(write_recipe(tmp_path)),
         overlap_answer="no",
+        classes=("dark", "bright"),
     )
 
     def plan(dataset=None, **changes):
@@ -220,9 +223,23 @@ def planned(tmp_path):
     return plan
 
 
-def test_another_window_is_another_run_but_confirming_classes_is_not(planned):
+@pytest.mark.parametrize(
+    "classes", [(), ("dark",), ("dark", "bright", "rare"), ("dark", "brighter")]
+)
+def test_nothing_is_planned_for_classes_that_nobody_confirmed(planned, classes):
+    """One image in a folder of its own would add a name to the release."""
+    with pytest.raises(UserError, match=r"\(dark, bright\).*--classes"):
+        planned(classes=classes)
+
+
+def test_a_name_that_the_command_line_cannot_say_goes_into_a_file():
+    with pytest.raises(UserError, match="project file"):
+        refuse_unconfirmed(Project(), ("a;b", "c"))
+
+
+def test_another_window_is_another_run_but_the_order_of_classes_is_not(planned):
     run = planned()[1].run
-    assert planned(classes=("dark", "bright"))[1].run == run
+    assert planned(classes=("bright", "dark"))[1].run == run
     assert planned(window="0,9")[1].run != run
 
 
@@ -235,8 +252,7 @@ def test_no_smaller_unit_stands_for_a_patient(planned, unit):
 @pytest.mark.parametrize(
     ("changes", "field", "said"),
     [
-        ({}, "label_source", "not confirmed"),
-        ({"classes": ("a", "b")}, "label_source", "confirmed by the custodian"),
+        ({}, "label_source", "class list confirmed by the custodian"),
         ({}, "preprocessing", "decoded to 8 bits per channel"),
         ({"window": "-160,240"}, "preprocessing", "values from -160 to 240"),
     ],
@@ -257,7 +273,7 @@ def test_the_audit_says_what_was_declared(planned, changes, field, said):
     text = str(getattr(facts, field))
     assert said in text
     if not changes:
-        assert "window" not in text and "list confirmed" not in text
+        assert "window" not in text
 
 
 def test_a_grown_folder_is_told_of_once_budget_was_spent_on_it(tmp_path, monkeypatch):

@@ -47,6 +47,7 @@ def project(tmp_path) -> Project:
         delta=1e-3,
         recipe=str(write_recipe(tmp_path, moment_share=0)),
         overlap_answer="no",
+        classes=("dark", "bright"),
     ).changed(steps=2)
 
 
@@ -208,6 +209,7 @@ def test_a_smaller_set_than_before_can_be_released(
     workspace, project, tmp_path, monkeypatch
 ):
     dataset, plan = make_dataset(), planned(workspace, project)
+    workspace.save_project(project)
     workspace.finish("dataset", {"fingerprint": dataset.fingerprint})
     pipeline.fine_tune(workspace, plan, dataset, Watcher())
     pipeline.synthesise(workspace, plan, Watcher())
@@ -295,6 +297,12 @@ def test_a_release_confirms_no_guess_at_the_private_files(workspace, project, tm
     plan = planned(workspace, project, data)
     pipeline.fine_tune(workspace, plan, data, Watcher())
     pipeline.synthesise(workspace, plan, Watcher())
+    unconfirmed = project.changed(overlap_answer="no", classes=())
+    workspace.save_project(unconfirmed)  # As an older version left it.
+    with pytest.raises(UserError, match="Nobody has confirmed the classes"):
+        pipeline.export(workspace, plan, tmp_path / "release", Watcher())
+    assert not (tmp_path / "release").exists()
+    workspace.save_project(project.changed(overlap_answer="no"))
     release = pipeline.export(workspace, plan, tmp_path / "release", Watcher())
     with open_ledger(workspace) as ledger:
         hashes = [entry.hash for entry in ledger.entries()]

@@ -62,6 +62,13 @@ PLAN_MUTANTS = (
         ),
     ),
     Mutant(
+        name="a class that nobody confirmed is in the release",
+        file=WISHES,
+        correct="if set(project.classes) == set(class_names):",
+        wrong="if set(project.classes) <= set(class_names):",
+        tests=("test_declarations.py", "test_pipeline.py"),
+    ),
+    Mutant(
         name="any delta will do",
         file=BINDING,
         correct="    budget.check_delta(declared_count)\n",

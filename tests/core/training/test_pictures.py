@@ -45,6 +45,7 @@ def project(tmp_path, monkeypatch) -> Project:
     return Project(
         resolution=8, declared_count=40, epsilon=1.0, delta=1e-3, device="cpu",
         recipe=str(write(tmp_path)), checkpoint="there is none of this name",
+        classes=("dark", "bright"),
     )  # fmt: skip
 
 
