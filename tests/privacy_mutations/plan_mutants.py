@@ -66,7 +66,10 @@ PLAN_MUTANTS = (
         file=WISHES,
         correct="if set(project.classes) == set(class_names):",
         wrong="if set(project.classes) <= set(class_names):",
-        tests=("test_declarations.py", "test_pipeline.py"),
+        tests=(
+            "test_declarations.py::"
+            "test_nothing_is_planned_for_classes_that_nobody_confirmed",
+        ),
     ),
     Mutant(
         name="any delta will do",
