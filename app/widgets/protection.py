@@ -139,9 +139,9 @@ class NumberCard(Card):
         # PRIVACY: never filled in from the images: noise and report depend on it.
         hint = self.tr(
             "A number you are willing to publish, at least the {least} there are for "
-            "training. Take one that you would also name with one image more or less, "
+            "training. Take one that you would also name with one {unit} more or less, "
             "such as a round one well above: the exact number is private."
-        ).format(least=f"{least:,}")
+        ).format(least=f"{least:,}", unit=unit)
         problem = self.tr(
             "There are {least} for training: declare that many or more."
         ).format(least=f"{least:,}")
