@@ -112,11 +112,7 @@ def audit_facts(
             if patient
             else "Every image is a unit of its own."
         ),
-        contribution_rule=(
-            f"At most {unit.max_images_per_unit} images of a unit enter a step, chosen "
-            "at random with a key from the operating system; their gradients are "
-            "averaged and clipped once."
-        ),
+        contribution_rule=contribution_rule(plan),
         relation=plan.budget.relation.value,
         events=tuple(
             describe(charge, what)
@@ -199,6 +195,21 @@ def audit_facts(
         image_size=(plan.resolution, plan.resolution),
         colour="grey" if plan.image_channels == 1 else "RGB",
     )
+
+
+def contribution_rule(plan: Plan) -> str:
+    """How much a unit may contribute, and what bounds it."""
+    entering = (
+        f"At most {plan.budget.unit.max_images_per_unit} images of a unit enter a "
+        + ("step" if plan.mechanism else "sum")
+        + ", chosen at random with a key from the operating system; "
+    )
+    if plan.mechanism is None:
+        return entering + (
+            "they share the weight of one image, and what they add to a sum has a norm "
+            "of at most 1."
+        )
+    return entering + "their gradients are averaged and clipped once."
 
 
 def provenance(card: CheckpointCard | None, project: Project) -> dict[str, str]:

@@ -142,6 +142,8 @@ def unit(facts: AuditFacts, found: Bounds) -> Items:
             "images per class of the release: chosen in the project, not the private "
             "class frequencies",
             "settings of the run: the recipe and the project",
+            "the number and the ε of the runs on these data (field 49): they tell "
+            "whether the data were exactly those of earlier runs",
         ],
     }
 

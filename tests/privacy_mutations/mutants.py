@@ -228,6 +228,20 @@ _MECHANISM = (
         tests=("privacy/test_moments.py",),
     ),
     Mutant(
+        name="the central images' sum is handed on in single precision",
+        file=CENTRAL,
+        correct="return total.index_add_(0, data.labels, rows).flatten()",
+        wrong="return total.index_add_(0, data.labels, rows).float().flatten()",
+        tests=("privacy/test_central.py",),
+    ),
+    Mutant(
+        name="the sum of squares is handed on in single precision",
+        file=MOMENTS,
+        correct="sums.append(square[upper[0], upper[1]] * stretch)",
+        wrong="sums.append((square[upper[0], upper[1]] * stretch).float())",
+        tests=("privacy/test_moments.py",),
+    ),
+    Mutant(
         name="more units than were declared",
         file=MECHANISM,
         correct="min(present, mechanism.population)",

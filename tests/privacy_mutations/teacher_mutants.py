@@ -38,6 +38,13 @@ TEACHER_MUTANTS = (
         tests=OF_SUM,
     ),
     Mutant(
+        name="the teacher's sum is handed on in single precision",
+        file=SUM,
+        correct="rows\n    return total\n",
+        wrong="rows\n    return total.float()\n",
+        tests=OF_SUM,
+    ),
+    Mutant(
         name="each image is a unit to the teacher",
         file=TEACHER,
         correct="owners.append(torch.full((len(own),), unit))",

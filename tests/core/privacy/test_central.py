@@ -75,6 +75,13 @@ def test_short_vectors_are_added_as_they_are():
     torch.testing.assert_close(moved[2].float(), torch.from_numpy(short[0]))
 
 
+def test_the_sum_is_not_rounded_before_its_noise():
+    """What a unit adds is there to many more places than single precision has."""
+    faint = np.array([[3e-7, 0, 0, 0]], np.float32)
+    moved = moved_by(faint, np.array([2])).view(CLASSES, WIDTH)
+    assert float(moved[2, 0]) == pytest.approx(float(faint[0, 0]), rel=1e-6)
+
+
 def test_a_draw_of_nobody_gives_zeros():
     nobody = Contributions(
         coefficients=torch.zeros(0, WIDTH),

@@ -113,6 +113,13 @@ def test_units_are_told_apart_across_portions(monkeypatch):
     torch.testing.assert_close(sum_of_gradients(data, BLANK), whole)
 
 
+def test_the_sum_is_not_rounded_before_its_noise():
+    """What a unit adds is there to many more places than single precision has."""
+    faint = np.array([[3e-7, 0, 0, 0]])
+    moved = moved_by(faint, [2])
+    torch.testing.assert_close(moved, gradient(faint, [2]), rtol=1e-5, atol=0)
+
+
 def test_nobody_gives_zeros():
     nobody = lessons(
         torch.zeros(0, WIDTH), torch.zeros(0).long(), torch.zeros(0).long()

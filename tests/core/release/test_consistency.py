@@ -53,6 +53,17 @@ LIES = [
     ("epsilon_other_units.a person with 2 images", "ε = 0.5000 at δ = 2.4e-5"),
     ("epsilon_other_units.a person with 5 images", "ε = 2.009 at δ = 1e-9"),
     ("epsilon_other_units.a person with 10 images", "no bound: δ reaches 1"),
+    ("max_contributions_per_unit.images", 50),
+    ("max_contributions_per_unit.images", 0),
+]
+WITHOUT_STEPS = [
+    ("clip_norm", 0.1),
+    ("noise_multiplier", 99.0),
+    ("noise_std_abs", 99.0),
+    ("normaliser", 50.0),
+    ("augmentation_multiplicity", 9),
+    ("steps_started", -3),
+    ("steps_completed", 7),
 ]
 
 
@@ -72,6 +83,44 @@ def test_a_lie_in_one_number_is_found(release, resummed, key, value):
     outcome = verify(release)
     assert not outcome.holds
     assert all("malformed" not in finding.message for finding in outcome.findings)
+
+
+def test_no_row_is_invented(release, resummed):
+    def invent(audit):
+        others = audit["epsilon_other_units"]
+        others["a family"] = "ε = 0.001 at δ = 1e-9"
+        audit["epsilon_other_units"] = dict(sorted(others.items()))
+
+    forge(release, invent, resummed)
+    assert [f.subject for f in verify(release).findings] == ["epsilon_other_units"]
+
+
+@pytest.mark.parametrize("runs", [1, 2])
+def test_the_lifetime_budget_at_another_delta_is_no_way_out(release, resummed, runs):
+    lifetime = {"delta": 1e-4, "epsilon": 0.05, "runs": runs}
+    forge(release, lambda audit: audit["lifetime_budget"].update(lifetime), resummed)
+    assert "lifetime_budget" in {f.subject for f in verify(release).findings}
+
+
+def test_no_sentence_is_added_to_what_the_claim_means(release, resummed):
+    def promise(audit):
+        audit["interpretation"]["text"].append("No attack finds anyone.")
+
+    forge(release, promise, resummed)
+    assert "interpretation" in {f.subject for f in verify(release).findings}
+
+
+def test_the_rule_and_the_number_of_a_patients_images_agree(
+    tmp_path, sources, resummed
+):
+    rule = "At most 4 images of a unit enter a step."
+    facts = make_facts(unit="patient", max_images_per_unit=4, contribution_rule=rule)
+    folder = export_release(facts, sources, tmp_path / "release").folder
+    assert verify(folder).findings == ()
+    lie = lambda a: put(a, "max_contributions_per_unit.images", 3)  # noqa: E731
+    forge(folder, lie, resummed)
+    found = verify(folder).findings
+    assert [f.subject for f in found] == ["max_contributions_per_unit"]
 
 
 def test_a_release_of_patients_holds_and_its_images_are_checked(
@@ -113,7 +162,8 @@ def test_moments_that_a_crash_kept_from_being_charged(tmp_path, sources):
     assert verify(folder).findings == ()
 
 
-def test_a_release_without_steps_holds(tmp_path, sources, resummed):
+@pytest.fixture
+def without_steps(tmp_path, sources):
     from core.release.recheck import recomputed_epsilon
 
     spent = recomputed_epsilon([MOMENTS], 1e-5, "add_or_remove_one")
@@ -122,7 +172,18 @@ def test_a_release_without_steps_holds(tmp_path, sources, resummed):
         divisor=None, expected_batch=None, epsilon_charged=spent,
         lifetime_epsilon=spent,
     )  # fmt: skip
-    folder = export_release(facts, sources, tmp_path / "release").folder
-    assert verify(folder).findings == ()
-    forge(folder, lambda audit: put(audit, "epsilon_spent", 0.1), resummed)
-    assert not verify(folder).holds
+    return export_release(facts, sources, tmp_path / "release").folder
+
+
+def test_a_release_without_steps_holds(without_steps):
+    assert verify(without_steps).findings == ()
+
+
+@pytest.mark.parametrize(("key", "value"), [("epsilon_spent", 0.1), *WITHOUT_STEPS])
+def test_a_release_without_steps_has_no_numbers_of_steps(
+    without_steps, resummed, key, value
+):
+    forge(without_steps, lambda audit: put(audit, key, value), resummed)
+    outcome = verify(without_steps)
+    assert not outcome.holds
+    assert all("malformed" not in finding.message for finding in outcome.findings)
