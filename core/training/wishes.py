@@ -54,6 +54,7 @@ def read_recipe(project: Project) -> Recipe:
     check_wishes({"resolution": project.resolution})
     if declared_count(project) < 2:
         raise UserError("The declared number of records must be 2 or more.")
+    _refuse_training_without_network(project)
     recipe = load_recipe(
         project.recipe,
         steps=project.steps,
@@ -73,6 +74,23 @@ def read_recipe(project: Project) -> Recipe:
     if project.batch_size is not None:
         return recipe
     return replace(recipe, batch_size=min(recipe.batch_size, largest))
+
+
+def _refuse_training_without_network(project: Project) -> None:
+    """Blame the wish, not the recipe, for what only a network could do."""
+    wished = {
+        "the steps (--steps)": project.steps,
+        "the batch size (--batch-size)": project.batch_size,
+        "the number of views (--augmentation-multiplicity)": (
+            project.augmentation_multiplicity
+        ),
+    }
+    named = [name for name, value in wished.items() if value is not None]
+    if named and load_recipe(project.recipe).pictures == MOMENTS:
+        raise UserError(
+            f"The recipe {project.recipe} trains no network: leave out "
+            f"{' and '.join(named)}, or choose another recipe."
+        )
 
 
 def changes_to_recipe(project: Project) -> tuple[str, ...]:

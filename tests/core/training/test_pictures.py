@@ -136,6 +136,14 @@ def test_the_moments_have_what_the_teacher_leaves(tmp_path, teacher_share):
         assert alone > 1.2 * (1 - teacher_share) * budget.epsilon
 
 
+@pytest.mark.parametrize(
+    "wish", [{"steps": 5}, {"batch_size": 8}, {"augmentation_multiplicity": 2}]
+)
+def test_a_wish_that_only_a_network_could_fulfil_is_blamed_itself(project, wish):
+    with pytest.raises(UserError, match="trains no network: leave out the"):
+        pipeline.preview(replace(project, **wish))
+
+
 # The run.
 
 
