@@ -28,8 +28,8 @@ class TrainingPage(Page):
         super().__init__(
             self.tr("Training"),
             self.tr(
-                "The network now learns from your images. Noise is added to every "
-                "step, so that what it learns stays within the budget you authorise "
+                "Sfumato now learns from your images. Noise is added to all that it "
+                "takes from them, so that it stays within the budget you authorise "
                 "here."
             ),
         )
@@ -234,10 +234,11 @@ class TrainingPage(Page):
             self._show_review(state.plan, state.spending)
         if done:
             self._activity.setText(self.tr("Training is finished"))
+            steps = count(state.fine_tuned.updates, "step")
             self._left.setText(
-                self.tr("{steps} done").format(
-                    steps=count(state.fine_tuned.updates, "step")
-                )
+                self.tr("{steps} done").format(steps=steps)
+                if state.fine_tuned.updates
+                else self.tr("The statistics are measured; no network was trained.")
             )
             self._steps.setRange(0, PERMILLE)
             self._steps.setValue(PERMILLE)

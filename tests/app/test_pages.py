@@ -283,6 +283,14 @@ def test_nothing_is_spent_before_it_is_authorised(at, engine):
     assert not page.state.committed
 
 
+def test_a_training_without_a_network_counts_no_steps(at, engine, calm, window):
+    page = at("training")
+    engine.steps = 0
+    page.authorise.click()
+    calm(window)
+    assert "no network was trained" in page._left.text()
+
+
 def test_a_pause_keeps_the_steps_and_resume_goes_on(at, engine, calm, window, qtbot):
     page = at("training")
     engine.gate.clear()
