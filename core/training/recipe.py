@@ -219,13 +219,11 @@ class Recipe:
         self._check_network()
         self._check_labels()
         self._check_outer()
+        check_sampler(self.sampler, self.sampler_steps, self.guidance, self.churn)
         check_choice(self.trained, self.lora_rank)
-        positive = ["batch_size", "steps", "augmentation_multiplicity", "clip_norm",
-                    "learning_rate"]  # fmt: skip
-        if not any(getattr(self, name) <= 0 for name in positive):
-            check_sampler(self.sampler, self.sampler_steps, self.guidance, self.churn)
-            _ = self.timesteps
-        return positive
+        _ = self.timesteps
+        return ["batch_size", "steps", "augmentation_multiplicity", "clip_norm",
+                "learning_rate"]  # fmt: skip
 
     def _check_without_network(self) -> None:
         """Pictures from the moments: all of ε is theirs and the teacher's."""
