@@ -20,6 +20,7 @@ from PIL import (
     TiffImagePlugin,  # noqa: F401
 )
 
+from core.data.plain_png import decode_plain
 from core.data.refusals import MAX_PIXELS, Refused
 from core.data.resampling import DEEP_MODES, MODES, to_square
 
@@ -72,7 +73,7 @@ def decode(content: bytes, wanted: Wanted) -> list[Decoded]:
         from core.data.dicom import decode_dicom
 
         return decode_dicom(content, wanted)
-    with _opened(content, wanted) as image:
+    with decode_plain(content) or _opened(content, wanted) as image:
         mode = image.mode
         ImageOps.exif_transpose(image, in_place=True)
         width, height = image.size
