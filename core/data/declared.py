@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from core.data.dataset import Problem
+from core.data.dataset import Problem, shown
 from core.data.formats.base import Index
 from core.data.options import LEAVE_OUT, OWN_UNIT, ReadOptions
 from core.errors import Undeclared, UserError
@@ -95,8 +95,10 @@ def _settle_units(index: Index, options: ReadOptions) -> Index:
             left_out=_also(index, missing),
             problems=(*index.problems, left),
         )
+    first = shown(index.images.name(int(missing.argmax())))
     raise Undeclared(
-        f"{count:,} images name no {unit}",
+        f"{count:,} of {len(missing):,} images name no {unit}, the first of them "
+        f"{first}",
         "fill it in, or declare whether each of them is a unit of its own "
         f"({OWN_UNIT}) or is left out ({LEAVE_OUT}).",
         wanted=("missing_unit",),

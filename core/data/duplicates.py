@@ -11,6 +11,8 @@ from typing import Final
 
 import numpy as np
 
+from core.events import Watcher
+
 _ROWS: Final = 8
 _COLUMNS: Final = 9
 _BANDS: Final = 4
@@ -54,7 +56,9 @@ def thumbnails(images: np.ndarray) -> np.ndarray:
     return np.clip(grey + 0.5, 0, 255).astype(np.uint8)
 
 
-def near_duplicates(thumbs: np.ndarray, units: np.ndarray) -> NearDuplicates:
+def near_duplicates(
+    thumbs: np.ndarray, units: np.ndarray, watcher: Watcher | None = None
+) -> NearDuplicates:
     """Compare each image with those whose perceptual hash lies beside its own.
 
     The hash has one bit for each pair of neighbours in a row of the thumbnail: which of
@@ -64,14 +68,23 @@ def near_duplicates(thumbs: np.ndarray, units: np.ndarray) -> NearDuplicates:
     Args:
         thumbs: uint8 [N, 8, 9].
         units: int64 [N].
+        watcher: Told of progress, asked whether to stop.
+
+    Raises:
+        Stopped: If the watcher asked to stop.
     """
+    watcher = watcher or Watcher()
     hashes = np.packbits(thumbs[:, :, 1:] > thumbs[:, :, :-1], axis=-1)[:, :, 0]
     alike = np.zeros(len(thumbs), bool)
     examples: dict[tuple[int, int], None] = {}
+    steps = min(_NEIGHBOURS, len(thumbs) - 1)
     for band in range(_BANDS):
         turned = np.ascontiguousarray(np.roll(hashes, -2 * band, axis=1))
         order = np.argsort(turned.view(">u8")[:, 0], kind="stable")
-        for step in range(1, min(_NEIGHBOURS, len(order) - 1) + 1):
+        for step in range(1, steps + 1):
+            watcher.stop_if_requested()
+            done = band * steps + step
+            watcher.progress("Looking for look-alikes", done, _BANDS * steps)
             one, other = order[:-step], order[step:]
             near = _BITS[hashes[one] ^ hashes[other]].sum(axis=1) <= _MOST_BITS
             near &= units[one] != units[other]

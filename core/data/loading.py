@@ -49,8 +49,10 @@ def inspect(
     index = _index(Path(path), resolution, options)
     channels = 1 if options.grey else index.images.channels()
     survey = _Survey()
-    records = read_records(index, resolution, channels, survey, watcher or Watcher())
-    alike = near_duplicates(np.concatenate(survey.thumbnails), records.units)
+    watcher = watcher or Watcher()
+    records = read_records(index, resolution, channels, survey, watcher)
+    thumbs = np.concatenate(survey.thumbnails)
+    alike = near_duplicates(thumbs, records.units, watcher)
     # Only the shape of the pixels is asked for, so none are kept.
     shape = (len(records.labels), resolution, resolution, channels)
     pixels = np.broadcast_to(np.uint8(0), shape)

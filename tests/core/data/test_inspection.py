@@ -11,6 +11,8 @@ from core.data import ReadOptions, inspect, load
 from core.data.duplicates import near_duplicates, thumbnails
 from core.data.inspection import describe, group_sizes
 from core.data.splitting import held_out
+from core.errors import Stopped
+from core.events import Watcher
 from tests.core.data.fakes import camelyon17, class_folders, idx_pair, image
 
 
@@ -63,6 +65,16 @@ def test_very_many_equal_images_take_no_time_and_are_all_found():
 def test_a_single_image_has_no_look_alike():
     thumbs = thumbnails(pixels(smooth(1)))
     assert near_duplicates(thumbs, np.zeros(1, np.int64)).images == 0
+
+
+def test_the_search_tells_how_far_it_is_and_stops_when_asked():
+    thumbs = thumbnails(np.concatenate([pixels(smooth(seed)) for seed in range(20)]))
+    told = []
+    watcher = Watcher(report=told.append, stop_requested=lambda: len(told) == 30)
+    with pytest.raises(Stopped):
+        near_duplicates(thumbs, np.arange(20), watcher)
+    assert [progress.done for progress in told] == list(range(1, 31))
+    assert {progress.total for progress in told} == {48}
 
 
 def test_thumbnails_are_means_of_areas():

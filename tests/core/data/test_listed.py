@@ -166,7 +166,7 @@ def test_missing_patients_need_a_choice(tmp_path):
     root = tmp_path / "d"
     rows = [[p, "ab"[n % 2], "" if n < 4 else "p"] for n, p in enumerate(images(root))]
     write_csv(root / "manifest.csv", [["path", "label", "patient"], *rows])
-    with pytest.raises(UserError, match="4 images name no patient"):
+    with pytest.raises(UserError, match="4 of 12 images name no patient"):
         inspect(root)
     own = load(root, tmp_path / "c", options=ReadOptions(missing_unit="own_unit"))
     assert len(np.unique(own.units)) == 5
