@@ -166,10 +166,13 @@ def _refuse_no_dataset(
                 "its files or remove the class."
             )
     if len(read) < 2:
-        raise _one_class(index, index.class_names[read.pop()])
+        raise _one_class(index, index.class_names[read.pop()], problems)
 
 
-def _one_class(index: Index, name: str) -> UserError:
+def _one_class(index: Index, name: str, problems: tuple[Problem, ...]) -> UserError:
+    for problem in problems:
+        if problem.kind == "folder cannot be read":
+            return UserError(f"{problem.path}: {problem.message}")
     where = "choose the folder above if that holds one folder per class"
     inner = index.folder / name
     if inner.is_dir() and any(entry.is_dir() for entry in inner.iterdir()):

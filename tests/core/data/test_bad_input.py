@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import zipfile
@@ -173,3 +174,18 @@ def test_a_table_with_other_separators_is_told_so(tmp_path, sign, name):
     table.write_text(f"path{sign}label\n1.png{sign}a\n")
     with pytest.raises(UserError, match=f"separated by {name}: save it as CSV"):
         inspect(table)
+
+
+def test_a_class_whose_folder_may_not_be_read_is_named(tmp_path, monkeypatch):
+    """Two classes are no single class because one of them is locked."""
+    root = class_folders(tmp_path / "data", {"a": 8, "locked": 8})
+    scan = os.scandir
+
+    def locked(path):
+        if str(path).endswith("locked"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr("core.data.paths.os.scandir", locked)
+    with pytest.raises(UserError, match=r"locked: .* \(Permission denied\): check its"):
+        inspect(root)
