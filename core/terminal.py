@@ -45,6 +45,9 @@ class Bars:
             figures = {name: f"{value:.3f}" for name, value in progress.figures.items()}
             self._bar.set_postfix(figures, refresh=False)
         self._bar.update(progress.done - self._bar.n)
+        if progress.done >= progress.total:
+            # What is printed next must not share its line.
+            self.close()
 
     def close(self) -> None:
         """Leave the last bar as it is."""

@@ -8,7 +8,8 @@ import signal
 import pytest
 
 from core import terminal
-from core.terminal import watching
+from core.events import Progress
+from core.terminal import Bars, watching
 
 
 def press(number: int = signal.SIGINT) -> None:
@@ -34,3 +35,10 @@ def test_a_later_one_ends_the_program(monkeypatch):
         press()
         press()
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_what_is_printed_after_an_activity_has_its_own_line(capfd):
+    bars = Bars()
+    bars.report(Progress(activity="Reading", done=1, total=2))
+    bars.report(Progress(activity="Reading", done=2, total=2))
+    assert capfd.readouterr().err.endswith("\n")
