@@ -5,8 +5,8 @@ once before so that the disk plays no part. SFUMATO_BENCH_IMAGES sets the number
 images (10,000), SFUMATO_BENCH_TURNS how often each side is measured (2), and
 SFUMATO_BENCH_FOLDER where the images are drawn, to be found there next time.
 
-With 10,000 images much of the other side's time is the loading of torch: the ratio
-falls to about 1.1 at 100,000, where both spend most of it in Pillow's decoding of PNG.
+At 100,000 images the ratio was 1.5 on two cores: a third of our time is kornia-rs'
+decoding of PNG, another the copying into a locked process and back.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def test_preparing_beside_torchvision(folder, tmp_path, capsys):
             f"{ratio:.2f} times as fast; opened again in {reopened:.2f} s with the "
             "interpreter's start"
         )
-    assert ratio > 1.0
+    assert ratio > 1.2
     assert reopened < max(2.0, 0.3 * min(ours))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -39,7 +40,7 @@ class _Header:
 
 def is_dicom(root: Path, path: str) -> bool:
     """Whether a file below `root` is DICOM; only unusual endings make it be opened."""
-    ending = Path(path).suffix.lower()
+    ending = os.path.splitext(path)[1].lower()
     if ending in SUFFIXES:
         return False
     if ending in _ENDINGS:
