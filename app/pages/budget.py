@@ -48,6 +48,7 @@ class BudgetPage(Page):
         self._previews.failed.connect(self._refuse)
         self._previews.crashed.connect(self._preview_crashed)
         self._refused = ""
+        self._trains = True
         self.column.addWidget(self._epsilon_card())
         self.column.addWidget(self._preview_card())
         self.column.addWidget(self._details_card())
@@ -69,6 +70,7 @@ class BudgetPage(Page):
         for field in fields:
             field.blockSignals(False)
             field.setEnabled(not state.committed)
+        self._offer_training(trains=True)
         self.epsilon.setEnabled(not state.committed)
         self.unit.setEnabled(state.protects_patients and not state.committed)
         if state.committed:
@@ -148,18 +150,19 @@ class BudgetPage(Page):
         self.steps = NumberField("", 0, LARGEST, recommended)
         self._delta_note = label("", "hint")
         self._batch_note = label("", "hint")
+        self._steps_note = label("", "hint")
         self._delta_hint = self.tr("The chance that the bound does not hold.")
         self._batch_hint = self.tr("How many are drawn on average for one step.")
         unit_note = label(self.tr("The same choice as on the first page."), "hint")
-        steps_note = label(
-            self.tr("More steps take longer and need more noise in each."), "hint"
+        self._steps_hint = self.tr(
+            "More steps take longer and need more noise in each."
         )
         rows: tuple[tuple[str, QWidget, QLabel | None], ...] = (
             (self.tr("&Kind of images"), self.recipe, None),
             (self.tr("&Delta δ"), self.delta, self._delta_note),
             (self.tr("&Unit of protection"), self.unit, unit_note),
             (self.tr("Number per step (ba&tch)"), self.batch, self._batch_note),
-            (self.tr("&Steps of training"), self.steps, steps_note),
+            (self.tr("&Steps of training"), self.steps, self._steps_note),
         )
         for row, (text, field, note) in enumerate(rows):
             name = label(text, wrap=False)
@@ -277,6 +280,7 @@ class BudgetPage(Page):
         if not preview.steps:
             steps = self.tr("none: pictures are drawn from noisy statistics")
             blurred = self.tr("{noise} – how strongly the statistics are blurred")
+        self._offer_training(trains=preview.steps > 0)
         self._facts.show_facts(
             (self.tr("Training"), steps),
             (self.tr("Noise multiplier"), blurred.format(noise=noise)),
@@ -293,8 +297,17 @@ class BudgetPage(Page):
             self.curve.show_curve(preview.epsilon_curve, self.state.project.epsilon)
         self.changed.emit()
 
+    def _offer_training(self, *, trains: bool) -> None:
+        """Let batch and steps be changed, where there is anything to train."""
+        assert self.state is not None
+        for field in (self.batch, self.steps):
+            field.setEnabled(trains and not self.state.committed)
+        self._trains = trains
+        self._explain_fields()
+
     def _refuse(self, text: str) -> None:
         self._refused = text
+        self._offer_training(trains=True)
         self._working.hide()
         self.message.error(text)
         self.changed.emit()
@@ -310,7 +323,12 @@ class BudgetPage(Page):
             self.epsilon.spin: (self._epsilon_note, self._consequence()),
             self.delta: (self._delta_note, self._delta_hint),
             self.batch: (self._batch_note, self._batch_hint),
+            self.steps: (self._steps_note, self._steps_hint),
         }
+        if not self._trains:
+            nothing = self.tr("Not needed: this kind trains no network.")
+            hints[self.batch] = self._batch_note, nothing
+            hints[self.steps] = self._steps_note, nothing
         for field, (note, hint) in hints.items():
             wrong = field in problems
             describe_field(field, note, problems.get(field, hint), wrong=wrong)

@@ -241,9 +241,25 @@ def test_a_recipe_without_a_network_shows_no_steps(at, calm, window):
     labels = page._facts.findChildren(QLabel)
     told = " ".join(label.text() for label in labels if label.isVisible())
     assert "drawn from noisy statistics" in told and "each step" not in told
+    for field in (page.batch, page.steps):
+        assert not field.isEnabled()
+        assert "trains no network" in field.accessibleDescription()
     page.recipe.setCurrentIndex(page.recipe.findData("upright"))
     calm(window)
     assert page.curve.isVisible()
+    for field in (page.batch, page.steps):
+        assert field.isEnabled()
+        assert "trains no network" not in field.accessibleDescription()
+
+
+def test_steps_that_the_engine_refuses_can_be_taken_back(at, engine, calm, window):
+    page = at("budget")
+    page.recipe.setCurrentIndex(page.recipe.findData("useful"))
+    calm(window)
+    engine.fail["preview"] = UserError("No network is trained: leave steps empty.")
+    page.epsilon.spin.setValue(2.0)
+    calm(window)
+    assert page.steps.isEnabled()
 
 
 def test_the_preview_shows_what_others_get(at, calm, window):
