@@ -389,6 +389,8 @@ def _verify(options: argparse.Namespace, watcher: Watcher) -> int:
             if found.holds
             else f"{options.release}: does not hold."
         )
+        for note in found.notes:
+            print(f"Note: {note}")
     return DONE if found.holds else MISTAKE
 
 

@@ -274,3 +274,18 @@ def test_the_whole_line_from_images_to_a_verified_release(
         assert cli.main([line, project, "--json"]) == cli.DONE
         json.loads(capsys.readouterr().out)
     assert ledger_rows(home) == 5
+
+
+def test_verify_says_what_it_could_not_check(tmp_path, monkeypatch, capsys):
+    from core.release.verify import Verification
+
+    found = Verification(
+        holds=True,
+        findings=(),
+        notes=("The lifetime ε is over other runs too: it cannot be checked.",),
+        claim="",
+        epsilon_recomputed=1.0,
+    )
+    monkeypatch.setattr("core.release.verify", lambda _: found)
+    assert cli.main(["verify", str(tmp_path)]) == cli.DONE
+    assert "Note: The lifetime ε is over other runs" in capsys.readouterr().out
