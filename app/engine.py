@@ -160,7 +160,7 @@ class PipelineEngine:
         return available()
 
     def recipes(self) -> dict[str, str]:
-        from core.training.bundled import recipe_titles
+        from core.bundled import recipe_titles
 
         return recipe_titles()
 

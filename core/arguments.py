@@ -55,7 +55,7 @@ def add_wishes(command: argparse.ArgumentParser) -> None:
 
 def _recipe_list() -> str:
     """The bundled recipes, for the help; a TOML file does as well."""
-    from core.training.bundled import recipe_titles
+    from core.bundled import recipe_titles
 
     listed = "; ".join(f"{name}: {title}" for name, title in recipe_titles().items())
     return f"a TOML file, or one of: {listed}".replace("%", "%%")

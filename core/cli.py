@@ -24,6 +24,7 @@ from core.arguments import (
     windows_joined,
     wishes_given,
 )
+from core.bundled import classifier_names
 from core.errors import Stopped, UserError
 from core.events import Watcher
 
@@ -144,6 +145,13 @@ def build_parser() -> argparse.ArgumentParser:
         stage.add_argument("--json", action="store_true")
         if name == "sample":
             stage.add_argument("--images-per-class", type=int)
+        if name == "evaluate":
+            stage.add_argument(
+                "--classifier",
+                default="",
+                help="a published one's settings, by name or TOML file: "
+                + ", ".join(classifier_names()),
+            )
         if name == "export":
             stage.add_argument("release", type=Path)
 
@@ -203,7 +211,7 @@ def _phantom(options: argparse.Namespace, watcher: Watcher) -> None:
 
 def _inspect(options: argparse.Namespace, watcher: Watcher) -> None:
     from core.data import inspect, parse_options
-    from core.training.recipe_files import check_wishes
+    from core.recipe_files import check_wishes
 
     check_wishes({"resolution": options.resolution})
     declared = {name: getattr(options, name) for name in ("grey", *DECLARATIONS)}
@@ -311,7 +319,7 @@ def _sample(options: argparse.Namespace, watcher: Watcher) -> None:
 def _evaluate(options: argparse.Namespace, watcher: Watcher) -> None:
     from core.run import measure
 
-    found = measure(options.project, watcher)
+    found = measure(options.project, watcher, classifier=options.classifier)
     if options.json:
         _print(found.to_json())
         return

@@ -21,6 +21,7 @@ from core.data.options import FINER_THAN_PATIENTS
 from core.disclosure import audit_facts
 from core.errors import UserError
 from core.evaluation import report
+from core.evaluation.recipe import ClassifierRecipe
 from core.evaluation.report import UtilityReport
 from core.events import Watcher
 from core.files import private_folder, remove_unfinished, require_space
@@ -260,11 +261,22 @@ def _naming(
 
 
 def evaluate(
-    workspace: Workspace, plan: Plan, dataset: ImageDataset, watcher: Watcher
+    workspace: Workspace,
+    plan: Plan,
+    dataset: ImageDataset,
+    watcher: Watcher,
+    *,
+    recipe: ClassifierRecipe | None = None,
 ) -> UtilityReport:
-    """Measure what the synthetic images teach a classifier; internal."""
+    """Measure what the synthetic images teach a classifier; internal.
+
+    Args:
+        recipe: A published classifier's settings; None for our own.
+    """
     synthetic = _synthetic(workspace, plan)
     stamp = {"per_class": synthetic.per_class, "run": plan.run}
+    if recipe is not None:
+        stamp["classifier"] = str(recipe)
     if workspace.finished("utility"):
         kept = workspace.result("utility")
         if kept["of"] == stamp:
@@ -277,6 +289,7 @@ def evaluate(
         flip=plan.recipe.flip,
         device=_device(workspace),
         watcher=watcher,
+        recipe=recipe,
     )
     workspace.finish("utility", {"report": result.to_json(), "of": stamp})
     return result

@@ -14,7 +14,7 @@ USUAL = "small"
 
 def add_options(command: argparse.ArgumentParser) -> None:
     """Its options, but for what is declared about the folder."""
-    from core.training.bundled import pretraining_names
+    from core.bundled import pretraining_names
 
     command.add_argument("out", type=Path)
     command.add_argument(
@@ -51,7 +51,7 @@ def run(options: argparse.Namespace, watcher: Watcher) -> None:
             "Name the public folder to train on (--source), or leave out --recipe and "
             "--data to make the starter checkpoint again."
         )
-    from core.training.recipe_files import check_wishes
+    from core.recipe_files import check_wishes
     from core.training.starter import pretrain_starter
 
     check_wishes(vars(options))

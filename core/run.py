@@ -8,13 +8,14 @@ from pathlib import Path
 from core import pipeline
 from core.data import delete_cache
 from core.errors import UserError
+from core.evaluation.recipe import load_classifier
 from core.evaluation.report import CHANCE, REAL, SYNTHETIC, UtilityReport
 from core.events import Watcher
 from core.parallel import choose_hardware
 from core.pipeline import Plan, Release, SyntheticSet
+from core.recipe_files import check_wishes
 from core.release import Verification, verify
 from core.training.plan import plan_from_facts
-from core.training.recipe_files import check_wishes
 from core.training.wishes import read_budget, read_recipe
 from core.workspace import Project, Workspace
 
@@ -106,13 +107,20 @@ def draw_more(
         return pipeline.synthesise(workspace, plan, watcher)
 
 
-def measure(folder: Path, watcher: Watcher) -> UtilityReport:
-    """Measure the usefulness of a project's synthetic images."""
+def measure(folder: Path, watcher: Watcher, classifier: str = "") -> UtilityReport:
+    """Measure the usefulness of a project's synthetic images.
+
+    Args:
+        folder: Of the project.
+        watcher: Told of progress, asked whether to stop.
+        classifier: A published one's settings, by name or file; "" for our own.
+    """
+    recipe = load_classifier(classifier) if classifier else None
     with _existing(folder) as workspace:
         project = _project(workspace)
         dataset = pipeline.load_dataset(workspace, project, watcher)
         plan = _planned(workspace, project)
-        return pipeline.evaluate(workspace, plan, dataset, watcher)
+        return pipeline.evaluate(workspace, plan, dataset, watcher, recipe=recipe)
 
 
 def forget(folder: Path) -> None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from torch import nn
 
 from core.audience import Audience, Figure
 from core.data.dataset import ImageDataset, Split
 from core.errors import UserError
 from core.evaluation.classifier import BATCH, accuracy, train_classifier
+from core.evaluation.published import train_published
+from core.evaluation.recipe import ClassifierRecipe
 from core.events import Watcher
-from core.parallel import choose_hardware
+from core.parallel import Hardware, choose_hardware
 
 EPOCHS, FEWEST_UPDATES, MOST_UPDATES = 12, 400, 1200
 """Length of a classifier's training, counted on the real images; the same for both."""
@@ -73,10 +77,16 @@ def evaluate(
     device: str,
     watcher: Watcher,
     updates: int | None = None,
+    recipe: ClassifierRecipe | None = None,
 ) -> UtilityReport:
     """Train one classifier on synthetic and one on real images; test both on real ones.
 
-    All three figures are computed on private images, so all are internal.
+    All figures are computed on private images, so all are internal. With a `recipe` the
+    classifiers are those, one for each of its settings, and none is preferred.
+
+    Args:
+        flip, updates: Of our own classifier: whether images may be mirrored, and its
+            length where it is not to follow from the number of images.
 
     Raises:
         UserError: when the data set has no held-out images.
@@ -100,18 +110,25 @@ def evaluate(
         updates = min(max(wanted, FEWEST_UPDATES), MOST_UPDATES)
     figures = []
     for name, images, labels in sources:
-        network = train_classifier(
-            images,
-            labels,
-            classes=len(dataset.class_names),
-            updates=updates,
-            flip=flip,
-            hardware=hardware,
-            activity="Training a classifier on "
-            + ("synthetic images" if name == SYNTHETIC else "the real images"),
-            watcher=watcher,
+        activity = "Training a classifier on " + (
+            "synthetic images" if name == SYNTHETIC else "the real images"
         )
-        figures.append((name, accuracy(network, held_out, answers, hardware)))
+        classes = len(dataset.class_names)
+        networks: Iterable[tuple[str, nn.Module]]
+        if recipe is None:
+            network = train_classifier(
+                images, labels, classes=classes, updates=updates, flip=flip,
+                hardware=hardware, activity=activity, watcher=watcher,
+            )  # fmt: skip
+            networks = [("", network)]
+        else:
+            networks = _published(
+                recipe, images, labels, classes, hardware, activity, watcher
+            )
+        figures += [
+            (name + setting, accuracy(network, held_out, answers, hardware))
+            for setting, network in networks
+        ]
     commonest = float(np.bincount(answers).max() / len(answers))
     figures.append((CHANCE, commonest))
     return UtilityReport(
@@ -126,6 +143,32 @@ def evaluate(
             for name, value in figures
         ),
     )
+
+
+def _published(
+    recipe: ClassifierRecipe,
+    images: np.ndarray,
+    labels: np.ndarray,
+    classes: int,
+    hardware: Hardware,
+    activity: str,
+    watcher: Watcher,
+) -> Iterator[tuple[str, nn.Module]]:
+    """Each setting in words, and the classifier that was trained with it."""
+    for rate, decay in recipe.settings():
+        network = train_published(
+            recipe, images, labels, learning_rate=rate, weight_decay=decay,
+            classes=classes, hardware=hardware, activity=activity, watcher=watcher,
+        )  # fmt: skip
+        several = len(recipe.settings()) > 1
+        yield (
+            (
+                f" ({recipe.name}, learning rate {rate:g}, weight decay {decay:g})"
+                if several
+                else f" ({recipe.name})"
+            ),
+            network,
+        )
 
 
 def _held_out(dataset: ImageDataset) -> np.ndarray:

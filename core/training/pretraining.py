@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from core.bundled import pretraining_folder, pretraining_names
 from core.checkpoints.cards import CARD, CheckpointCard, read_card
 from core.checkpoints.starter import STARTER_NETWORK
 from core.checkpoints.store import save_checkpoint
@@ -29,10 +30,9 @@ from core.errors import UserError
 from core.events import Watcher
 from core.files import private_folder, read_json, write_json
 from core.parallel import choose_hardware
-from core.training.bundled import pretraining_folder, pretraining_names
+from core.recipe_files import check_kinds, read_recipe_file, refusal
 from core.training.distributed import LEADER, team
 from core.training.public import Batch, PublicTraining, train, write_log
-from core.training.recipe_files import check_kinds, read_recipe_file, refusal
 
 NETWORKS: dict[str, NetworkConfig] = {"starter": STARTER_NETWORK, **PRESETS}
 STATE, WISHES, LOG = "pretraining-state.safetensors", "wishes.json", "pretraining.json"

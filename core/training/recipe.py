@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from core.bundled import recipe_folder, recipe_names
 from core.diffusion.adapters import ALL, check_choice
 from core.diffusion.presets import PRESETS
 from core.diffusion.process import Process
@@ -15,8 +16,7 @@ from core.diffusion.samplers import STILL, Churn, check_sampler
 from core.diffusion.schedules import TIMESTEPS
 from core.diffusion.timesteps import TimestepMixture
 from core.errors import UserError
-from core.training.bundled import recipe_folder, recipe_names
-from core.training.recipe_files import check_kinds, read_recipe_file, refusal
+from core.recipe_files import check_kinds, read_recipe_file, refusal
 from core.training.rows import CLASS_ROWS, FRESH, NEAREST
 
 NETWORK, MOMENTS = "network", "moments"

@@ -11,8 +11,8 @@ from core.checkpoints.scratch import PREFIX, is_scratch
 from core.diffusion.process import check_process
 from core.errors import UserError
 from core.privacy.budget import Budget, PrivacyUnit, Relation, UnitKind
+from core.recipe_files import check_wishes
 from core.training.recipe import MOMENTS, Recipe, load_recipe
-from core.training.recipe_files import check_wishes
 from core.workspace import Project
 
 DEFAULT_DECLARED = 10_000

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from core import cli
+from core.bundled import classifier_folder
 from core.diffusion.presets import PRESETS
 from core.errors import Stopped
+from core.evaluation.report import CHANCE, REAL, SYNTHETIC
 from tests.core.tiny import CONFIG, make_checkpoint, write_recipe
 
 
@@ -273,7 +276,28 @@ def test_the_whole_line_from_images_to_a_verified_release(
         project = str(tmp_path / "project")
         assert cli.main([line, project, "--json"]) == cli.DONE
         json.loads(capsys.readouterr().out)
+
+    ours = ["evaluate", project, "--json"]
+    theirs = [*ours, "--classifier", str(published_classifier(tmp_path))]
+    for given, words in ((theirs, " (little)"), (ours, ""), (theirs, " (little)")):
+        assert cli.main(given) == cli.DONE
+        figures = json.loads(capsys.readouterr().out)["figures"]
+        assert {REAL + words, SYNTHETIC + words, CHANCE} == {f["name"] for f in figures}
+    assert cli.main([*ours, "--classifier", "none"]) == cli.MISTAKE
+    assert "paper-mnist" in complaint(capsys)
     assert ledger_rows(home) == 5
+
+
+def published_classifier(folder):
+    """A published one's settings, cut to two steps of a small network."""
+    text = (classifier_folder() / "paper-selection-wrn.toml").read_text()
+    for name, value in (
+        ("depth", 10), ("width", 1), ("iterations", 2), ("batch_size", 4),
+        ("learning_rates", [0.1]), ("weight_decays", [0.0]),
+    ):  # fmt: skip
+        text = re.sub(rf"(?m)^{name} = .*$", f"{name} = {value}", text)
+    (folder / "little.toml").write_text(text)
+    return folder / "little.toml"
 
 
 def test_verify_says_what_it_could_not_check(tmp_path, monkeypatch, capsys):

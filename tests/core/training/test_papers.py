@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from core.bundled import recipe_folder, recipe_names, recipe_titles
 from core.cli import build_parser
 from core.diffusion.networks import build_network, parameter_count
 from core.diffusion.presets import PRESETS
 from core.diffusion.process import Process, check_process
-from core.training.bundled import recipe_folder, recipe_names, recipe_titles
 from core.training.recipe import load_recipe
 
 # Ghalebikesabi et al. 2023, Table 3, line by line: MNIST, CIFAR-10, Camelyon17.

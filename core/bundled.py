@@ -27,6 +27,16 @@ def pretraining_names() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in pretraining_folder().glob("*.toml")))
 
 
+def classifier_folder() -> Path:
+    """Where the bundled settings of published classifiers lie."""
+    return recipe_folder() / "classifiers"
+
+
+def classifier_names() -> tuple[str, ...]:
+    """The bundled settings of published classifiers, by name."""
+    return tuple(sorted(path.stem for path in classifier_folder().glob("*.toml")))
+
+
 def recipe_titles() -> dict[str, str]:
     """Name → title for people, with what it needs; those that need nothing first."""
     contents = {name: tomllib.loads(_text(name)) for name in recipe_names()}
