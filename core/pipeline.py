@@ -21,11 +21,13 @@ from core.data.options import FINER_THAN_PATIENTS
 from core.disclosure import audit_facts
 from core.errors import UserError
 from core.evaluation import report
+from core.evaluation.published import train_published
 from core.evaluation.recipe import ClassifierRecipe
 from core.evaluation.report import UtilityReport
 from core.events import Watcher
 from core.files import private_folder, remove_unfinished, require_space
 from core.parallel import Hardware, choose_hardware
+from core.private_classifier import train_privately
 from core.release import Release, export_release
 from core.spending import (
     Spending,
@@ -290,6 +292,7 @@ def evaluate(
         device=_device(workspace),
         watcher=watcher,
         recipe=recipe,
+        learn=train_privately if recipe and recipe.private else train_published,
     )
     workspace.finish("utility", {"report": result.to_json(), "of": stamp})
     return result

@@ -71,7 +71,7 @@ def train_published(
             chosen = torch.randint(
                 len(labels), (recipe.batch_size,), generator=generator
             ).numpy()
-            batch = _views(images[chosen], recipe, generator).to(hardware.device)
+            batch = random_views(images[chosen], recipe, generator).to(hardware.device)
             answers = torch.from_numpy(labels[chosen]).to(hardware.device)
             answers = answers.repeat_interleave(recipe.augmentation_multiplicity)
             with hardware.autocast():
@@ -83,15 +83,18 @@ def train_published(
             loss.backward()
             optimiser.step()
             schedule.step()
-            _follow(average, network, min(recipe.ema_decay, (1 + step) / (10 + step)))
+            follow(average, network, recipe, step)
             watcher.progress(activity, step + 1, recipe.iterations)
             watcher.stop_if_requested()
     return average.eval()
 
 
 @torch.no_grad()
-def _follow(average: nn.Module, network: nn.Module, decay: float) -> None:
+def follow(
+    average: nn.Module, network: nn.Module, recipe: ClassifierRecipe, step: int
+) -> None:
     """Move the averaged weights towards the newest; what was counted is copied."""
+    decay = min(recipe.ema_decay, (1 + step) / (10 + step))
     for kept, new in zip(average.parameters(), network.parameters(), strict=True):
         kept.lerp_(new, 1 - decay)
     for kept, new in zip(average.buffers(), network.buffers(), strict=True):
@@ -172,7 +175,7 @@ def _norm(channels: int) -> nn.Module:
     return nn.GroupNorm(16, channels)
 
 
-def _views(
+def random_views(
     images: np.ndarray, recipe: ClassifierRecipe, generator: torch.Generator
 ) -> Tensor:
     """float32 [n K, c, H, W] in [-1, 1]: each image K times, each changed by itself."""

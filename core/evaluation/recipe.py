@@ -1,7 +1,7 @@
 """Settings of a published classifier, by which others have measured synthetic images.
 
 Ghalebikesabi et al. 2023 (arXiv 2302.13861): Table 4 on the synthetic images alone,
-Table 6 for the choice between models.
+Table 5 on the real images with privacy, Table 6 for the choice between models.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ class ClassifierRecipe:
         network: One of `NETWORKS`.
         depth, width: Of a wide ResNet: 6 n + 4 layers, times the usual channels.
         dropout: Between the convolutions of a block of a wide ResNet, in [0, 1).
-        iterations: Steps of stochastic gradient descent.
+        iterations: Steps of stochastic gradient descent; 0 with privacy, where the
+            budget ends it.
         batch_size: Images per step.
         learning_rates, weight_decays: Each pair of them is trained.
         schedule: "constant", or "cosine" down to 0.
@@ -40,6 +41,9 @@ class ClassifierRecipe:
         augmentation_multiplicity: Copies of each image in a step, changed at random.
         augmentations: How: some of `AUGMENTATIONS`.
         ema_decay: Of the weights that are tested, with min(d, (1 + t) / (10 + t)).
+        noise_multiplier: σ of DP-SGD on the real images; 0 for none.
+        clip_norm: Of an image's gradient; 0 without privacy.
+        epsilon, delta: The budget that ends a training with privacy; else 0.
         needs: What an ordinary computer has not; empty if it will do.
     """
 
@@ -60,6 +64,10 @@ class ClassifierRecipe:
     augmentation_multiplicity: int
     augmentations: tuple[str, ...]
     ema_decay: float
+    noise_multiplier: float = 0.0
+    clip_norm: float = 0.0
+    epsilon: float = 0.0
+    delta: float = 0.0
     needs: str = ""
 
     def __post_init__(self) -> None:
@@ -79,7 +87,9 @@ class ClassifierRecipe:
              "1 or more" if wide else "0, as this network has its own"),
             ("dropout", 0 <= self.dropout < 1 and (wide or self.dropout == 0),
              "0 or more and below 1" if wide else "0 for this network"),
-            ("iterations", self.iterations >= 1, "1 or more"),
+            ("iterations", self.iterations == 0 if self.private
+             else self.iterations >= 1,
+             "0, as the budget ends it" if self.private else "1 or more"),
             ("batch_size", self.batch_size >= 1, "1 or more"),
             ("learning_rates", bool(self.learning_rates)
              and min(self.learning_rates) > 0, "numbers above 0"),
@@ -96,9 +106,31 @@ class ClassifierRecipe:
             ("augmentations", set(self.augmentations) <= set(AUGMENTATIONS),
              f"some of {', '.join(AUGMENTATIONS)}"),
             ("ema_decay", 0 <= self.ema_decay < 1, "0 or more and below 1"),
+            *self._privacy(),
         ):  # fmt: skip
             if not fits:
                 raise refusal(self, name, wanted)
+
+    @property
+    def private(self) -> bool:
+        """Whether it is trained with DP-SGD."""
+        return self.noise_multiplier > 0
+
+    def _privacy(self) -> tuple[tuple[str, bool, str], ...]:
+        """Of each field that belongs to privacy: whether it fits, and what would."""
+        if not self.private:
+            return tuple(
+                (name, getattr(self, name) == 0, "0 without noise")
+                for name in ("noise_multiplier", "clip_norm", "epsilon", "delta")
+            )
+        return (
+            ("clip_norm", self.clip_norm > 0, "above 0"),
+            ("epsilon", self.epsilon > 0, "above 0"),
+            ("delta", 0 < self.delta < 1, "above 0 and below 1"),
+            ("dropout", self.dropout == 0, "0 with privacy"),
+            ("network", self.network == WIDE_RESNET, f"{WIDE_RESNET} with privacy"),
+            ("schedule", self.schedule == CONSTANT, f"{CONSTANT} with privacy"),
+        )
 
     def settings(self) -> tuple[tuple[float, float], ...]:
         """Every (learning rate, weight decay) that is trained."""

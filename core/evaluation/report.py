@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +22,7 @@ EPOCHS, FEWEST_UPDATES, MOST_UPDATES = 12, 400, 1200
 
 SYNTHETIC = "accuracy after training on synthetic images only"
 REAL = "accuracy after training on the real images"
+PRIVATE = "accuracy after training on the real images with privacy"
 CHANCE = "accuracy of always naming the commonest class"
 
 
@@ -78,15 +79,18 @@ def evaluate(
     watcher: Watcher,
     updates: int | None = None,
     recipe: ClassifierRecipe | None = None,
+    learn: Callable[..., nn.Module] = train_published,
 ) -> UtilityReport:
     """Train one classifier on synthetic and one on real images; test both on real ones.
 
     All figures are computed on private images, so all are internal. With a `recipe` the
-    classifiers are those, one for each of its settings, and none is preferred.
+    classifiers are those, one for each of its settings, and none is preferred; one with
+    privacy learns from the real images only, which is what it is compared for.
 
     Args:
         flip, updates: Of our own classifier: whether images may be mirrored, and its
             length where it is not to follow from the number of images.
+        learn: Trains by a recipe: `train_published`, or the same with privacy.
 
     Raises:
         UserError: when the data set has no held-out images.
@@ -101,10 +105,10 @@ def evaluate(
     hardware = choose_hardware(device)
     held_out, answers = dataset.images[tests], dataset.labels[tests]
     training = dataset.subset(Split.TRAIN)
-    sources = (
-        (SYNTHETIC, synthetic_images, synthetic_labels),
-        (REAL, dataset.images[training], dataset.labels[training]),
-    )
+    real = dataset.images[training], dataset.labels[training]
+    sources = [(SYNTHETIC, synthetic_images, synthetic_labels), (REAL, *real)]
+    if recipe is not None and recipe.private:
+        sources = [(PRIVATE, *real)]
     if updates is None:
         wanted = EPOCHS * len(training) // BATCH
         updates = min(max(wanted, FEWEST_UPDATES), MOST_UPDATES)
@@ -123,7 +127,7 @@ def evaluate(
             networks = [("", network)]
         else:
             networks = _published(
-                recipe, images, labels, classes, hardware, activity, watcher
+                recipe, learn, images, labels, classes, hardware, activity, watcher
             )
         figures += [
             (name + setting, accuracy(network, held_out, answers, hardware))
@@ -147,6 +151,7 @@ def evaluate(
 
 def _published(
     recipe: ClassifierRecipe,
+    learn: Callable[..., nn.Module],
     images: np.ndarray,
     labels: np.ndarray,
     classes: int,
@@ -156,7 +161,7 @@ def _published(
 ) -> Iterator[tuple[str, nn.Module]]:
     """Each setting in words, and the classifier that was trained with it."""
     for rate, decay in recipe.settings():
-        network = train_published(
+        network = learn(
             recipe, images, labels, learning_rate=rate, weight_decay=decay,
             classes=classes, hardware=hardware, activity=activity, watcher=watcher,
         )  # fmt: skip

@@ -13,7 +13,7 @@ from core import cli
 from core.bundled import classifier_folder
 from core.diffusion.presets import PRESETS
 from core.errors import Stopped
-from core.evaluation.report import CHANCE, REAL, SYNTHETIC
+from core.evaluation.report import CHANCE, PRIVATE, REAL, SYNTHETIC
 from tests.core.tiny import CONFIG, make_checkpoint, write_recipe
 
 
@@ -283,19 +283,23 @@ def test_the_whole_line_from_images_to_a_verified_release(
         assert cli.main(given) == cli.DONE
         figures = json.loads(capsys.readouterr().out)["figures"]
         assert {REAL + words, SYNTHETIC + words, CHANCE} == {f["name"] for f in figures}
+    private = published_classifier(tmp_path, "paper-private-mnist")
+    assert cli.main([*ours, "--classifier", str(private)]) == cli.DONE
+    figures = json.loads(capsys.readouterr().out)["figures"]
+    assert {PRIVATE + " (little)", CHANCE} == {f["name"] for f in figures}
     assert cli.main([*ours, "--classifier", "none"]) == cli.MISTAKE
     assert "paper-mnist" in complaint(capsys)
     assert ledger_rows(home) == 5
 
 
-def published_classifier(folder):
-    """A published one's settings, cut to two steps of a small network."""
-    text = (classifier_folder() / "paper-selection-wrn.toml").read_text()
-    for name, value in (
-        ("depth", 10), ("width", 1), ("iterations", 2), ("batch_size", 4),
-        ("learning_rates", [0.1]), ("weight_decays", [0.0]),
+def published_classifier(folder, name="paper-selection-wrn"):
+    """A published one's settings, cut to a few steps of a small network."""
+    text = (classifier_folder() / f"{name}.toml").read_text()
+    for field, value in (
+        ("depth", 10), ("width", 1), ("batch_size", 4), ("learning_rates", [0.1]),
+        ("weight_decays", [0.0]), ("iterations", 0 if "private" in name else 2),
     ):  # fmt: skip
-        text = re.sub(rf"(?m)^{name} = .*$", f"{name} = {value}", text)
+        text = re.sub(rf"(?m)^{field} = .*$", f"{field} = {value}", text)
     (folder / "little.toml").write_text(text)
     return folder / "little.toml"
 

@@ -48,7 +48,8 @@ def small():
 
 
 def test_all_columns_of_both_tables_are_there():
-    assert set(classifier_names()) == {*TABLE_4, *TABLE_6}
+    others = {n for n in classifier_names() if not load_classifier(n).private}
+    assert others == {*TABLE_4, *TABLE_6}
 
 
 @pytest.mark.parametrize("name", TABLE_4)
@@ -160,13 +161,13 @@ def test_views_differ_and_stay_pictures():
     images = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), dtype=np.uint8)
     for way in ("crop", "flip", "colour"):
         recipe = replace(small(), augmentations=(way,), augmentation_multiplicity=8)
-        views = published._views(images, recipe, torch.Generator().manual_seed(0))
+        views = published.random_views(images, recipe, torch.Generator().manual_seed(0))
         assert views.shape == (24, 3, 16, 16)
         assert views.min() >= -1 and views.max() <= 1
         groups = views.reshape(3, 8, -1)
         assert all(len(torch.unique(group, dim=0)) > 1 for group in groups), way
     still = replace(small(), augmentations=())
-    views = published._views(images, still, torch.Generator())
+    views = published.random_views(images, still, torch.Generator())
     assert torch.equal(views[0], views[1])
     shown = ((views[::2] + 1) * 127.5).round().permute(0, 2, 3, 1).byte().numpy()
     assert np.array_equal(shown, images)
