@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from torch import nn
@@ -15,7 +16,7 @@ from core.evaluation.classifier import BATCH, accuracy, train_classifier
 from core.evaluation.published import train_published
 from core.evaluation.recipe import ClassifierRecipe
 from core.events import Watcher
-from core.parallel import Hardware, choose_hardware
+from core.parallel import choose_hardware
 
 EPOCHS, FEWEST_UPDATES, MOST_UPDATES = 12, 400, 1200
 """Length of a classifier's training, counted on the real images; the same for both."""
@@ -109,71 +110,71 @@ def evaluate(
     sources = [(SYNTHETIC, synthetic_images, synthetic_labels), (REAL, *real)]
     if recipe is not None and recipe.private:
         sources = [(PRIVATE, *real)]
-    if updates is None:
-        wanted = EPOCHS * len(training) // BATCH
-        updates = min(max(wanted, FEWEST_UPDATES), MOST_UPDATES)
+
+    def learners(
+        images: np.ndarray, labels: np.ndarray, activity: str
+    ) -> Iterator[tuple[str, nn.Module]]:
+        """What tells a classifier from the others, and the classifier."""
+        shared: dict[str, Any] = {
+            "classes": len(dataset.class_names),
+            "hardware": hardware,
+            "activity": activity,
+            "watcher": watcher,
+        }
+        if recipe is None:
+            length = updates or _updates(len(training))
+            yield (
+                "",
+                train_classifier(images, labels, updates=length, flip=flip, **shared),
+            )
+            return
+        for rate, decay in recipe.settings():
+            yield (
+                _setting(recipe, rate, decay),
+                learn(
+                    recipe,
+                    images,
+                    labels,
+                    learning_rate=rate,
+                    weight_decay=decay,
+                    **shared,
+                ),
+            )
+
     figures = []
     for name, images, labels in sources:
-        activity = "Training a classifier on " + (
-            "synthetic images" if name == SYNTHETIC else "the real images"
-        )
-        classes = len(dataset.class_names)
-        networks: Iterable[tuple[str, nn.Module]]
-        if recipe is None:
-            network = train_classifier(
-                images, labels, classes=classes, updates=updates, flip=flip,
-                hardware=hardware, activity=activity, watcher=watcher,
-            )  # fmt: skip
-            networks = [("", network)]
-        else:
-            networks = _published(
-                recipe, learn, images, labels, classes, hardware, activity, watcher
-            )
-        figures += [
-            (name + setting, accuracy(network, held_out, answers, hardware))
-            for setting, network in networks
-        ]
+        which = "synthetic images" if name == SYNTHETIC else "the real images"
+        for setting, network in learners(
+            images, labels, f"Training a classifier on {which}"
+        ):
+            found = accuracy(network, held_out, answers, hardware)
+            figures.append(_internal(name + setting, found))
     commonest = float(np.bincount(answers).max() / len(answers))
-    figures.append((CHANCE, commonest))
     return UtilityReport(
         tested_on=_tested_on(dataset, len(tests)),
-        figures=tuple(
-            Figure(
-                name=name,
-                value=value,
-                audience=Audience.INTERNAL,
-                note="Computed on private images: do not publish.",
-            )
-            for name, value in figures
-        ),
+        figures=(*figures, _internal(CHANCE, commonest)),
     )
 
 
-def _published(
-    recipe: ClassifierRecipe,
-    learn: Callable[..., nn.Module],
-    images: np.ndarray,
-    labels: np.ndarray,
-    classes: int,
-    hardware: Hardware,
-    activity: str,
-    watcher: Watcher,
-) -> Iterator[tuple[str, nn.Module]]:
-    """Each setting in words, and the classifier that was trained with it."""
-    for rate, decay in recipe.settings():
-        network = learn(
-            recipe, images, labels, learning_rate=rate, weight_decay=decay,
-            classes=classes, hardware=hardware, activity=activity, watcher=watcher,
-        )  # fmt: skip
-        several = len(recipe.settings()) > 1
-        yield (
-            (
-                f" ({recipe.name}, learning rate {rate:g}, weight decay {decay:g})"
-                if several
-                else f" ({recipe.name})"
-            ),
-            network,
-        )
+def _updates(training: int) -> int:
+    """The length of our own classifier's training, for so many real images."""
+    return min(max(EPOCHS * training // BATCH, FEWEST_UPDATES), MOST_UPDATES)
+
+
+def _setting(recipe: ClassifierRecipe, rate: float, decay: float) -> str:
+    """What is added to a figure's name: the recipe, and its rates if it has several."""
+    if len(recipe.settings()) == 1:
+        return f" ({recipe.name})"
+    return f" ({recipe.name}, learning rate {rate:g}, weight decay {decay:g})"
+
+
+def _internal(name: str, value: float) -> Figure:
+    return Figure(
+        name=name,
+        value=value,
+        audience=Audience.INTERNAL,
+        note="Computed on private images: do not publish.",
+    )
 
 
 def _held_out(dataset: ImageDataset) -> np.ndarray:
