@@ -45,9 +45,10 @@ def train_privately(
 ) -> nn.Module:
     """The averaged weights when the recipe's budget is reached, ready to answer.
 
-    Guarantee: the weights are (ε, δ)-differentially private for adding or removing one
-    image, with the recipe's ε and δ, and the number of images as the public population.
-    What is measured of them on real images is not.
+    Guarantee: if the number of images is public, the weights are (ε, δ)-differentially
+    private for adding or removing one image, with the recipe's ε and δ. What is
+    measured of them on real images is not, nor is a patient with several images
+    protected so: the figure is a yardstick, and internal.
 
     Args:
         recipe: With noise.
@@ -58,6 +59,12 @@ def train_privately(
         UserError: when the batch is not below n, or the first step exceeds the budget.
         Stopped: between two steps.
     """
+    if recipe.batch_size >= len(labels):
+        raise UserError(
+            f"The recipe {recipe.name} draws {recipe.batch_size:,} images for a step, "
+            "and there are not more to learn from: give a copy of its file with a "
+            "smaller batch_size."
+        )
     mechanism = Mechanism.poisson(
         population=len(labels),
         batch_size=recipe.batch_size,

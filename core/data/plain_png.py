@@ -2,7 +2,8 @@
 
 It is written in Rust, so that hostile bytes meet bounds checks. What is not plain (a
 palette, any chunk that may turn or explain the pixels) and what it refuses (more or
-fewer than 8 bits, damage) is left to Pillow, which says what is wrong with it.
+fewer than 8 bits, damage) is left to Pillow, which says what is wrong with it. Only the
+checksum inside the compressed pixels is not looked at: that of their chunk is.
 """
 
 from __future__ import annotations

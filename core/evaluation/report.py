@@ -23,7 +23,7 @@ EPOCHS, FEWEST_UPDATES, MOST_UPDATES = 12, 400, 1200
 
 SYNTHETIC = "accuracy after training on synthetic images only"
 REAL = "accuracy after training on the real images"
-PRIVATE = "accuracy after training on the real images with privacy"
+PRIVATE = "accuracy after training on the real images with privacy for each image"
 CHANCE = "accuracy of always naming the commonest class"
 
 

@@ -111,7 +111,7 @@ def test_it_stops_between_two_steps():
 
 
 def test_more_images_than_a_batch_are_needed():
-    with pytest.raises(UserError, match="batch of 16,384"):
+    with pytest.raises(UserError, match="draws 16,384 images for a step"):
         trained(load_classifier("paper-private-mnist"), make_dataset(40))
 
 

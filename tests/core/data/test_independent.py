@@ -6,6 +6,8 @@ labelled, and which split it belongs to.
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 from torchvision import datasets as torchvision_datasets
@@ -29,11 +31,18 @@ def rows(dataset):
     )
 
 
-def test_camelyon17_as_wilds_reads_it(tmp_path):
+@pytest.fixture
+def read_by_wilds(monkeypatch):
+    # Without this module, wilds does not ask the network for a newer version.
+    monkeypatch.setitem(sys.modules, "outdated", None)
     from wilds.datasets.camelyon17_dataset import Camelyon17Dataset
 
+    return lambda folder: Camelyon17Dataset(root_dir=str(folder))
+
+
+def test_camelyon17_as_wilds_reads_it(tmp_path, read_by_wilds):
     root = camelyon17(tmp_path / "d")
-    theirs = Camelyon17Dataset(root_dir=str(root.parent))
+    theirs = read_by_wilds(root.parent)
     names = {number: name for name, number in theirs.split_dict.items()}
     ours = load(root.parent, tmp_path / "cache", resolution=96)
     assert rows(ours) == sorted(
@@ -47,11 +56,9 @@ def test_camelyon17_as_wilds_reads_it(tmp_path):
 
 
 @pytest.mark.parametrize("unit", ["slide", "hospital"])
-def test_units_of_camelyon17_as_wilds_names_them(tmp_path, unit):
-    from wilds.datasets.camelyon17_dataset import Camelyon17Dataset
-
+def test_units_of_camelyon17_as_wilds_names_them(tmp_path, unit, read_by_wilds):
     root = camelyon17(tmp_path / "d")
-    theirs = Camelyon17Dataset(root_dir=str(root.parent))
+    theirs = read_by_wilds(root.parent)
     column = theirs.metadata_array[:, theirs.metadata_fields.index(unit)].tolist()
     ours = load(
         root.parent, tmp_path / "cache", options=ReadOptions(unit_column=unit)
