@@ -242,7 +242,10 @@ class BudgetPage(Page):
         self._explain_fields()
         if self._problems():
             self._previews.forget()
-            self._working.hide()
+            self._working.setText(
+                self.tr("What is shown below is of the values before.")
+            )
+            self._working.setVisible(bool(self._sentence.text()))
             self.changed.emit()
             return
         self._working.setText(

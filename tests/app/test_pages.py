@@ -252,6 +252,17 @@ def test_a_recipe_without_a_network_shows_no_steps(at, calm, window):
         assert "trains no network" not in field.accessibleDescription()
 
 
+def test_a_preview_of_other_values_says_so(at, calm, window):
+    page = at("budget")
+    calm(window)
+    assert not page._working.isVisible()
+    page.delta.setText("0.5")
+    assert page._working.isVisible() and "values before" in page._working.text()
+    page.delta.setText("1e-5")
+    calm(window)
+    assert not page._working.isVisible()
+
+
 def test_steps_that_the_engine_refuses_can_be_taken_back(at, engine, calm, window):
     page = at("budget")
     page.recipe.setCurrentIndex(page.recipe.findData("useful"))
