@@ -11,11 +11,13 @@ import io
 import signal
 import sys
 import warnings
+from collections.abc import Iterable, Iterator
 from typing import IO, Any, Final
 
 from PIL import Image
 
 from core.data.decoding import Wanted, decode
+from core.data.desk import Desk, cut
 from core.data.frames import BrokenFrame, receive, send
 from core.data.refusals import MAX_BYTES, Refused
 
@@ -31,8 +33,8 @@ SECONDS_AMONG_OTHERS: Final = 1.0
 One that takes longer gets a second try, with all of `SECONDS`.
 """
 
-BUFFER: Final = 64 * 1024
-"""Bytes of answers that are sent at once, unless each is asked for by itself."""
+MESSAGE: Final = 1024 * 1024
+"""Answers are sent when they come to so many bytes, or the request is at its end."""
 
 MOST_REQUEST: Final = 2 * MAX_BYTES
 
@@ -41,12 +43,13 @@ def main() -> None:
     """Answer requests from standard input until it is closed."""
     warnings.simplefilter("ignore")
     warnings.simplefilter("error", Image.DecompressionBombWarning)
-    with open(sys.stdout.fileno(), "wb", buffering=BUFFER, closefd=False) as answers:
+    with open(sys.stdout.fileno(), "wb", closefd=False) as answers:
         serve(sys.stdin.buffer, answers)
 
 
 def serve(requests: IO[bytes], answers: IO[bytes]) -> None:
     """Lock this process, then answer until there are no more requests."""
+    desk = Desk(int(sys.argv[1]))
     _rehearse(dicom="dicom" in sys.argv[1:])
     lock_down()
     send(answers, {"ready": True})
@@ -55,13 +58,32 @@ def serve(requests: IO[bytes], answers: IO[bytes]) -> None:
             header, content = receive(requests, MOST_REQUEST)
         except BrokenFrame:
             return
-        start = 0
-        for size in header["sizes"]:
-            renew_time(SECONDS if header["each"] else SECONDS_AMONG_OTHERS)
-            answer = _answer(header, content[start : start + size])
-            send(answers, *answer, flush=header["each"])
-            start += size
-        answers.flush()
+        sizes = header["sizes"]
+        files = desk.files(sizes) if header["on_desk"] else cut(content, sizes)
+        among_others = len(sizes) > 1
+        for said, blobs in _messages(header, files, among_others):
+            send(answers, {"answers": said}, *blobs)
+
+
+def _messages(
+    header: dict[str, Any], files: Iterable[bytes], among_others: bool
+) -> Iterator[tuple[list[tuple[Any, int]], list[bytes]]]:
+    """The answers for all files of a request, [header, bytes] each, and their bytes."""
+    said: list[tuple[Any, int]] = []
+    blobs: list[bytes] = []
+    held = 0
+    for file in files:
+        renew_time(SECONDS_AMONG_OTHERS if among_others else SECONDS)
+        answer, *pixels = _answer(header, file)
+        length = sum(map(len, pixels))
+        said.append((answer, length))
+        blobs += pixels
+        held += length
+        if held >= MESSAGE:
+            yield said, blobs
+            said, blobs, held = [], [], 0
+    if said:
+        yield said, blobs
 
 
 def _answer(header: dict[str, Any], content: bytes) -> tuple[Any, ...]:

@@ -73,11 +73,13 @@ def decode(content: bytes, wanted: Wanted) -> list[Decoded]:
         from core.data.dicom import decode_dicom
 
         return decode_dicom(content, wanted)
-    with decode_plain(content) or _opened(content, wanted) as image:
-        mode = image.mode
+    plain = decode_plain(content)
+    image = plain or _opened(content, wanted)
+    mode = image.mode
+    if plain is None:  # Plain files say nothing of a turn.
         ImageOps.exif_transpose(image, in_place=True)
-        width, height = image.size
-        pixels = to_square(image, wanted.resolution, wanted.channels, wanted.window)
+    width, height = image.size
+    pixels = to_square(image, wanted.resolution, wanted.channels, wanted.window)
     return [Decoded(pixels=pixels, width=width, height=height, mode=mode)]
 
 

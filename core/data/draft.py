@@ -57,13 +57,12 @@ class Draft(Intake):
 
     def keep(self, pictures: list[Picture]) -> None:
         """Append the pixels of one batch."""
-        first = len(self.rows) - len(pictures)
-        for place, picture in enumerate(pictures, start=first):
-            content = picture.pixels.tobytes()
-            # PRIVACY: in an encrypted cache no pixel touches the disk unsealed.
-            if self._vault is not None:
-                content = self._vault.seal(content, place)
-            self._files[IMAGES].write(content)
+        contents = [picture.pixels.tobytes() for picture in pictures]
+        # PRIVACY: in an encrypted cache no pixel touches the disk unsealed.
+        if self._vault is not None:
+            first, seal = len(self.rows) - len(pictures), self._vault.seal
+            contents = [seal(one, place) for place, one in enumerate(contents, first)]
+        self._files[IMAGES].write(b"".join(contents))
         if self.done - self._last >= _OFTEN:
             self.note()
 

@@ -18,17 +18,13 @@ class BrokenFrame(Exception):
     """What came is no message, or the other side is gone."""
 
 
-def send(
-    pipe: IO[bytes], header: dict[str, Any], *blobs: bytes, flush: bool = True
-) -> None:
-    """Write one message and, unless others follow at once, flush it."""
+def send(pipe: IO[bytes], header: dict[str, Any], *blobs: bytes) -> None:
+    """Write one message."""
     text = json.dumps(header).encode()
-    pipe.write(_LENGTHS.pack(len(text), sum(map(len, blobs))))
-    pipe.write(text)
-    for blob in blobs:
-        pipe.write(blob)
-    if flush:
-        pipe.flush()
+    pipe.write(_LENGTHS.pack(len(text), sum(map(len, blobs))) + text)
+    # At once, because each piece would wake the other side.
+    pipe.write(blobs[0] if len(blobs) == 1 else b"".join(blobs))
+    pipe.flush()
 
 
 def receive(pipe: IO[bytes], most: int) -> tuple[dict[str, Any], bytes]:

@@ -15,6 +15,7 @@ _DEEPEST = 64
 _DEVICE = re.compile(
     r"(con|prn|aux|nul|conin\$|conout\$|com[0-9¹²³]|lpt[0-9¹²³])([ .].*)?", re.I
 )
+_NUMBERS = re.compile(r"(\d+)")
 _CLUTTER = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
 
 
@@ -113,7 +114,9 @@ def _left_out(path: str, kind: str) -> Problem:
     return Problem(path=path, kind=kind, message=_WHY[kind])
 
 
-def natural(name: str) -> tuple:
+def natural(name: str) -> tuple[list[str | int], str]:
     """Sorting key by which "2" comes before "10"."""
-    parts = re.split(r"(\d+)", name.casefold())
-    return tuple((int(p), "") if i % 2 else (0, p) for i, p in enumerate(parts)), name
+    # Text and numbers by turns, text first: so like is compared with like.
+    parts: list[str | int] = [*_NUMBERS.split(name.casefold())]
+    parts[1::2] = map(int, parts[1::2])
+    return parts, name

@@ -7,6 +7,7 @@ never ends the run.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import stat
@@ -24,7 +25,7 @@ from core.data.paths import leaves
 from core.data.refusals import MAX_BYTES, Refused, problem
 from core.data.sandbox import Answer, Decoders, decoder_count, decoders
 
-SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"})
+ENDINGS: Final = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 
 _BATCH: Final = 64
 _BATCH_BYTES: Final = 8 * 1024 * 1024
@@ -136,6 +137,11 @@ class FileImages:
         for path in self.paths:
             digest.update(stamp(self.root, path))
         return digest.hexdigest()
+
+
+def is_picture(path: str) -> bool:
+    """Whether a file is an image by its ending."""
+    return path.lower().endswith(ENDINGS)
 
 
 def batch_size(resolution: int, channels: int, most: int = _BATCH) -> int:
@@ -329,13 +335,16 @@ class Opener:
             Refused: If it leaves the folder, is no ordinary file, or cannot be opened.
         """
         try:
-            with open(self._handle(path), "rb", buffering=0) as file:
-                status = os.fstat(file.fileno())
+            handle = self._handle(path)
+            try:
+                status = os.fstat(handle)
                 if not stat.S_ISREG(status.st_mode):
                     raise Refused("not a file")
                 if status.st_size > limit:
                     raise Refused("too large")
-                return file.read(min(status.st_size, start))
+                return _content(handle, min(status.st_size, start))
+            finally:
+                os.close(handle)
         except FileNotFoundError:
             raise Refused("missing") from None
         except OSError as error:
@@ -347,10 +356,29 @@ class Opener:
         if inside is None:
             inside = self._inside[folder] = not leaves(self._root / folder, self._root)
         full = f"{self._root}{os.sep}{path}"
+        # A pipe in the folder would otherwise block the run for ever.
+        flags = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
+        if inside and _NOFOLLOW:
+            try:
+                return os.open(full, flags | _NOFOLLOW)
+            except OSError as error:
+                if error.errno not in _IT_IS_A_LINK:
+                    raise
         if not inside or os.path.islink(full):
             if leaves(Path(full), self._root):
                 raise Refused("link" if os.path.exists(full) else "missing")
             full = os.path.realpath(full)
-        flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
-        # A pipe in the folder would otherwise block the run for ever.
-        return os.open(full, flags | getattr(os, "O_NONBLOCK", 0))
+        return os.open(full, flags | _NOFOLLOW)
+
+
+_NOFOLLOW: Final = getattr(os, "O_NOFOLLOW", 0)
+_IT_IS_A_LINK: Final = (errno.ELOOP, errno.EMLINK)
+"""What opening says that must follow no link: the second on FreeBSD."""
+
+
+def _content(handle: int, size: int) -> bytes:
+    """So many bytes of an open file, fewer when it has become shorter."""
+    content = os.read(handle, size)
+    while len(content) < size and (more := os.read(handle, size - len(content))):
+        content += more
+    return content

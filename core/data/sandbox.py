@@ -17,7 +17,8 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import IO, Any, Final
 
-from core.data.decoder import BUFFER, SECONDS
+from core.data.decoder import MESSAGE, SECONDS
+from core.data.desk import NONE, new_desk
 from core.data.frames import BrokenFrame, receive, send
 from core.errors import UserError
 
@@ -35,10 +36,15 @@ _DECODER: Final = "from core.data.decoder import main; main()"
 
 
 def decoder_count() -> int:
-    """How many decoders run side by side: one for each processor, eight at most."""
+    """How many decoders run side by side: one more than processors, eight at most.
+
+    One more, so that none has to wait for what another is sent or answers.
+    """
     if hasattr(os, "sched_getaffinity"):
-        return max(1, min(8, len(os.sched_getaffinity(0))))
-    return max(1, min(8, os.cpu_count() or 1))
+        processors = len(os.sched_getaffinity(0))
+    else:
+        processors = os.cpu_count() or 1
+    return min(8, processors + 1)
 
 
 class Decoders:
@@ -70,25 +76,22 @@ class Decoders:
         """
         decoder = self._idle.get()
         try:
-            answers: list[Answer] = []
-            # Answers wait for others, so that a death does not tell which file was it:
-            # then the rest is gone through again, with each answer sent by itself.
-            each = len(contents) == 1
-            while len(answers) < len(contents):
-                rest = contents[len(answers) :]
-                answers += decoder.converse(task | {"each": each}, rest, most)
-                if len(answers) < len(contents):
-                    if each:
-                        answers.append(DIED)
-                    each = True
-            return answers
+            # One death does not tell which file it was of: then each is asked about
+            # by itself.
+            answers = decoder.converse(task, contents, most)
+            if len(answers) == len(contents):
+                return answers
+            return [
+                (decoder.converse(task, [content], most) or [DIED])[0]
+                for content in contents
+            ]
         finally:
             self._idle.put(decoder)
 
     def close(self) -> None:
         """End all processes."""
         for decoder in self._all:
-            decoder.end()
+            decoder.close()
 
 
 @contextmanager
@@ -107,14 +110,13 @@ class _Decoder:
     def __init__(self, *, dicom: bool) -> None:
         self._dicom = dicom
         self._process: subprocess.Popen[bytes] | None = None
+        self._desk = new_desk()
 
     def converse(
         self, task: dict[str, Any], contents: Sequence[bytes], most: int
     ) -> list[Answer]:
-        """Answers in order; fewer than contents when the process died of the next."""
-        process = self._process = self._process or started(
-            _DECODER, ["dicom"] if self._dicom else [], subprocess.PIPE
-        )
+        """Answers in order; fewer than contents when the process died meanwhile."""
+        process = self._process = self._process or self._started()
         assert process.stdin is not None and process.stdout is not None
         answers: list[Answer] = []
         patience = _STALLED + SECONDS * len(contents)
@@ -122,15 +124,26 @@ class _Decoder:
         impatient.daemon = True
         impatient.start()
         try:
+            laid = self._desk.lay(contents)
             sizes = [len(content) for content in contents]
-            send(process.stdin, task | {"sizes": sizes}, *contents)
-            for _ in contents:
-                answers.append(receive(process.stdout, most))
+            request = task | {"sizes": sizes, "on_desk": laid}
+            send(process.stdin, request, *(() if laid else contents))
+            while len(answers) < len(contents):
+                answers += _answers(*receive(process.stdout, MESSAGE + most))
+            if len(answers) > len(contents):
+                raise BrokenFrame
         except (OSError, BrokenFrame):
             self.end()
+            return answers[: len(contents) - 1]
         finally:
             impatient.cancel()
         return answers
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        desk = self._desk.handle
+        arguments = [str(desk), *(["dicom"] if self._dicom else [])]
+        inherited = () if desk == NONE else (desk,)
+        return started(_DECODER, arguments, subprocess.PIPE, inherited)
 
     def end(self) -> None:
         """End the process, if there is one, and wait for its end."""
@@ -138,9 +151,37 @@ class _Decoder:
         if process is not None:
             ended(process)
 
+    def close(self) -> None:
+        """End the process for good."""
+        self.end()
+        self._desk.clear()
+
+
+def _answers(header: dict[str, Any], blob: bytes) -> list[Answer]:
+    """The answers of one message, each with its own bytes.
+
+    Raises:
+        BrokenFrame: If it is no such message.
+    """
+    answers: list[Answer] = []
+    said, start = header.get("answers"), 0
+    for answer in said if isinstance(said, list) else ():
+        match answer:
+            case [dict(facts), int(length)] if 0 <= length <= len(blob) - start:
+                answers.append((facts, blob[start : start + length]))
+                start += length
+            case _:
+                raise BrokenFrame
+    if not answers or start != len(blob):
+        raise BrokenFrame
+    return answers
+
 
 def started(
-    code: str, arguments: list[str], given: IO[bytes] | int
+    code: str,
+    arguments: list[str],
+    given: IO[bytes] | int,
+    inherited: tuple[int, ...] = (),
 ) -> subprocess.Popen[bytes]:
     """Start a process of our own that reads hostile bytes, and wait until it is locked.
 
@@ -148,6 +189,7 @@ def started(
         code: What it runs, once this program's packages can be imported.
         arguments: For `sys.argv`.
         given: Its standard input: a pipe, or the file that it is to read.
+        inherited: Handles that it finds open under the same numbers.
 
     Raises:
         UserError: If it does not start.
@@ -162,11 +204,11 @@ def started(
         stdin=given,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        bufsize=BUFFER,
         cwd=os.path.abspath(os.sep),
         env=os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
         # Ctrl-C is for this program, which stops at a safe point.
         start_new_session=True,
+        pass_fds=inherited,
     )
     try:
         assert process.stdout is not None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Final
 
@@ -13,7 +12,7 @@ from core.data.formats.base import Index
 from core.data.formats.dicom import is_dicom, with_dicom_headers
 from core.data.options import ReadOptions
 from core.data.paths import escapes, is_clutter, natural, walk
-from core.data.reading import SUFFIXES, FileImages
+from core.data.reading import FileImages, is_picture
 from core.data.splitting import SPLIT_NAMES, official_splits
 from core.data.tables import read_table
 from core.errors import Undeclared, UserError
@@ -92,7 +91,7 @@ def _images(
     above = len(top) + 1 if top else 0
     for path in walk(root, top, problems):
         class_name, _, below = path[above:].partition("/")
-        is_image = os.path.splitext(path)[1].lower() in SUFFIXES
+        is_image = is_picture(path)
         if not below:
             if is_image:
                 problems.append(_left_out(path, "no class"))

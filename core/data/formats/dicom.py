@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 from core.data.dataset import Problem
 from core.data.formats.base import Index
 from core.data.options import ReadOptions, choose_unit
-from core.data.reading import SUFFIXES, FileImages, Opener, ask_about_files
+from core.data.reading import FileImages, Opener, ask_about_files, is_picture
 from core.data.refusals import Refused
 from core.data.sandbox import Answer
 from core.errors import UserError
@@ -23,7 +22,7 @@ UNITS: Final = ("patient", "study", "series")
 
 FORMAT_NAME: Final = "DICOM folders"
 
-_ENDINGS: Final = frozenset({".dcm", ".dicom", ".ima"})
+_ENDINGS: Final = (".dcm", ".dicom", ".ima")
 _MOST_FRAMES: Final = 4096
 _LONGEST_UNIT: Final = 256
 
@@ -40,10 +39,9 @@ class _Header:
 
 def is_dicom(root: Path, path: str) -> bool:
     """Whether a file below `root` is DICOM; only unusual endings make it be opened."""
-    ending = os.path.splitext(path)[1].lower()
-    if ending in SUFFIXES:
+    if is_picture(path):
         return False
-    if ending in _ENDINGS:
+    if path.lower().endswith(_ENDINGS):
         return True
     try:
         return Opener(root).read(path, start=132)[128:] == b"DICM"

@@ -10,14 +10,16 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from core.data import decoder, frames, reading, sandbox
+from core.data import decoder, desk, frames, reading, sandbox
 from core.data.dataset import Problem
+from core.data.desk import NONE, Desk
 from core.data.reading import FileImages, Picture
 from core.data.refusals import Refused
 from core.errors import UserError
 from tests.core.data.fakes import image
 
 ROOT = Path(__file__).parents[3]
+LINUX = pytest.mark.skipif(sys.platform != "linux", reason="has desks")
 POSIX = pytest.mark.skipif(os.name != "posix", reason="needs resource limits")
 
 
@@ -28,7 +30,7 @@ def crafted(monkeypatch, body: str, first_try: float | None = None) -> None:
     """
     script = (
         "\nimport io, os, signal, socket, time\n"
-        "from core.data import decoder\n"
+        "from core.data import decoder, frames\n"
         f"decoder.SECONDS = {sandbox.SECONDS}\n"
         f"decoder.SECONDS_AMONG_OTHERS = {first_try or sandbox.SECONDS}\n"
         "honest = decoder.decode\n"
@@ -62,6 +64,10 @@ def read_folder(root: Path, evil: str = "3.png", count: int = 8) -> list:
         "os.write(1, b'garbage that is no frame at all ........')\nos._exit(0)",
         "os.write(1, b'\\xff' * 12)\ntime.sleep(60)",
         "time.sleep(600)",
+        # An answer too many, for every request.
+        "said = {'answers': [[{'refused': 'empty file', 'facts': {}}, 0]] * 9}\n"
+        "frames.send(open(1, 'wb', closefd=False), said)\n"
+        "time.sleep(60)",
     ],
 )
 def test_a_file_that_ends_its_decoder_costs_one_file(tmp_path, monkeypatch, body):
@@ -173,6 +179,76 @@ def test_the_decoder_sends_back_what_it_was_given_in_order(tmp_path):
         assert outcome.pixels.tobytes() == wanted.tobytes()
 
 
+@pytest.mark.parametrize("new", [sandbox.new_desk, lambda: Desk(NONE)])
+def test_files_reach_the_decoder_with_a_desk_and_without(tmp_path, monkeypatch, new):
+    monkeypatch.setattr(sandbox, "new_desk", new)
+    outcomes = read_folder(tmp_path, evil="none", count=70)
+    for number, outcome in enumerate(outcomes):
+        wanted = image(number).resize((16, 16), Image.Resampling.BOX)
+        assert outcome.pixels.tobytes() == wanted.tobytes()
+
+
+@LINUX
+def test_files_that_are_too_large_for_the_desk_go_through_the_pipe(tmp_path):
+    large = Image.effect_noise((2600, 2600), 90)
+    for number in range(3):
+        large.save(tmp_path / f"{number}.tif")
+    assert sum(file.stat().st_size for file in tmp_path.iterdir()) > desk.SIZE
+    names = tuple(f"{number}.tif" for number in range(3))
+    images = FileImages(root=tmp_path.resolve(), paths=names)
+    outcomes = [outcome for batch in images.read(16, 3) for outcome in batch]
+    wanted = large.convert("RGB").resize((16, 16), Image.Resampling.BOX).tobytes()
+    assert [outcome.pixels.tobytes() for outcome in outcomes] == [wanted] * 3
+
+
+@LINUX
+def test_a_desk_cannot_be_cut_short_under_the_one_who_lays_files_there():
+    """Laying a file where there is no memory any more would end this process."""
+    ours = desk.new_desk()
+    for size in (0, 2 * desk.SIZE):
+        with pytest.raises(PermissionError):
+            os.ftruncate(ours.handle, size)
+    assert ours.lay([b"first", b"", b"second"])
+    assert list(ours.files([5, 0, 6])) == [b"first", b"", b"second"]
+    assert not ours.lay([bytes(desk.SIZE), b"x"])
+    ours.clear()
+    assert not ours.lay([b"first"])
+
+
+@LINUX
+def test_reading_leaves_no_handle_open(tmp_path):
+    read_folder(tmp_path)
+    before = sorted(os.listdir("/proc/self/fd"))
+    read_folder(tmp_path)
+    assert sorted(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize(
+    "said, blob",
+    [
+        (None, b""),
+        ([], b""),
+        ([{}], b""),
+        ([[{}, 1]], b""),
+        ([[{}, 1]], b"ab"),
+        ([[{}, -1], [{}, 2]], b"a"),
+        ([["refused", 0]], b""),
+        ([[{}, "1"]], b"a"),
+        ([[{}, 0, 0]], b""),
+        ("answers", b""),
+    ],
+)
+def test_answers_that_do_not_add_up_are_refused(said, blob):
+    with pytest.raises(frames.BrokenFrame):
+        sandbox._answers({"answers": said}, blob)
+
+
+def test_each_answer_has_its_own_bytes():
+    said = [[{"pictures": []}, 2], [{"refused": "x"}, 0], [{"pictures": []}, 1]]
+    found = sandbox._answers({"answers": said}, b"abc")
+    assert [blob for _, blob in found] == [b"ab", b"", b"c"]
+
+
 def test_a_decoder_that_cannot_start_is_one_sentence(tmp_path, monkeypatch):
     monkeypatch.setattr(sandbox, "_DECODER", "raise SystemExit(1)")
     with pytest.raises(UserError, match="did not start"):
@@ -236,19 +312,20 @@ def test_a_frame_comes_back_as_it_was_sent():
 
 
 @pytest.mark.parametrize(
-    "each, seconds",
-    [(False, decoder.SECONDS_AMONG_OTHERS), (True, decoder.SECONDS)],
+    "sizes, seconds",
+    [([1, 1, 1], decoder.SECONDS_AMONG_OTHERS), ([3], decoder.SECONDS)],
 )
-def test_the_time_of_a_decoder_is_per_file(monkeypatch, each, seconds):
+def test_the_time_of_a_decoder_is_per_file(monkeypatch, sizes, seconds):
     """Honest files in any number do not add up to the limit of one."""
     requests, answers, renewed = io.BytesIO(), io.BytesIO(), []
-    task = {"task": "decode", "sizes": [1, 1, 1], "each": each}
+    task = {"task": "decode", "sizes": sizes, "on_desk": False}
     frames.send(requests, task, b"abc")
     requests.seek(0)
+    monkeypatch.setattr(sys, "argv", ["-c", str(NONE)])
     monkeypatch.setattr(decoder, "lock_down", lambda: None)
     monkeypatch.setattr(decoder, "renew_time", renewed.append)
     decoder.serve(requests, answers)
-    assert renewed == [seconds] * 3
+    assert renewed == [seconds] * len(sizes)
     answers.seek(0)
     assert frames.receive(answers, 0)[0] == {"ready": True}
 
