@@ -11,7 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Final
 
+from core.data.dataset import shown
 from core.data.paths import leaves
+from core.data.reading import is_picture
 from core.errors import UserError
 
 MAX_BYTES: Final = 512 * 1024 * 1024
@@ -19,6 +21,7 @@ MAX_ROWS: Final = 10_000_000
 _MAX_FIELD: Final = 4096
 _MAX_COLUMNS: Final = 1000
 _MAX_LINE: Final = 1024 * 1024
+_SEPARATORS: Final = (",", ";", "\t")
 # Bidirectional marks can make one path look like another on the screen.
 _UNSEEN: Final = re.compile(
     "[\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff\x00-\x1f\x7f-\x9f]"
@@ -28,7 +31,10 @@ _UNSEEN: Final = re.compile(
 def read_table(
     path: Path, root: Path, columns: tuple[str, ...]
 ) -> list[tuple[str, ...]]:
-    """Read the named columns of a comma-separated UTF-8 table, all as text.
+    """Read the named columns of a UTF-8 table, all as text.
+
+    Commas, semicolons or tabs separate the columns, whichever makes most of them in the
+    first line: what a spreadsheet writes depends on the country.
 
     Args:
         path: The file.
@@ -43,13 +49,13 @@ def read_table(
         UserError: If it cannot be read, lacks a column, or breaks a limit.
     """
     with _opened(path, root) as file:
-        reader = csv.reader(file, strict=True)
+        reader = _reader(file)
         header = _header(reader, path.name)
         missing = [column for column in columns if column not in header]
         if missing:
             raise UserError(
                 f"The file {path.name} lacks the column {', '.join(missing)}: its "
-                f"first line must name {', '.join(columns)}, separated by commas."
+                f"first line must name {', '.join(columns)}."
             )
         places = [header.index(column) for column in columns]
         return list(_rows(reader, path.name, len(header), places))
@@ -62,7 +68,7 @@ def read_header(path: Path, root: Path) -> list[str]:
         UserError: If it cannot be read or names a column twice.
     """
     with _opened(path, root) as file:
-        return _header(csv.reader(file, strict=True), path.name)
+        return _header(_reader(file), path.name)
 
 
 def read_json_lines(path: Path, root: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -163,6 +169,20 @@ def _opened(path: Path, root: Path) -> Iterator[IO[str]]:
         ) from None
 
 
+def _reader(file: IO[str]) -> Any:
+    """A reader of the table's rows, by the separator that its first line tells."""
+    line = file.readline(_MAX_LINE)
+    file.seek(0)
+
+    def columns(separator: str) -> int:
+        try:
+            return len(next(csv.reader([line], strict=True, delimiter=separator), []))
+        except csv.Error:
+            return 0
+
+    return csv.reader(file, strict=True, delimiter=max(_SEPARATORS, key=columns))
+
+
 def _header(reader: Iterator[list[str]], name: str) -> list[str]:
     header = [cell.strip() for cell in next(reader, [])]
     if len(header) > _MAX_COLUMNS:
@@ -170,12 +190,11 @@ def _header(reader: Iterator[list[str]], name: str) -> list[str]:
             f"The file {name} has more than {_MAX_COLUMNS:,} columns: leave out those "
             "that are not needed."
         )
-    for sign, separators in ((";", "semicolons"), ("\t", "tabs")):
-        if len(header) == 1 and sign in header[0]:
-            raise UserError(
-                f"The columns of {name} are separated by {separators}: save it as CSV "
-                "with commas."
-            )
+    for cell in filter(is_picture, header):
+        raise UserError(
+            f"The first line of {name} names no columns, but an image already "
+            f"({shown(cell)}): add a line above it with the names of the columns."
+        )
     for cell, times in Counter(header).items():
         check_cell(cell, f"Line 1 of {name}")
         if cell and times > 1:

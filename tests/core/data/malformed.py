@@ -176,8 +176,8 @@ def tables() -> Iterator[tuple[str, bytes]]:
         "long-field": good.replace("p1", "p" * 5000),
         "longer-field": good.replace("p1", "p" * 500_000),
         "wide": ",".join(f"c{n}" for n in range(50_000)),
-        "semicolons": good.replace(",", ";"),
-        "tabs": good.replace(",", "\t"),
+        "other-separators": good.replace(",", ";").replace("path;", "path,"),
+        "semicolons-below": good.replace(",", ";").replace(";", ",", 2),
         "up": good.replace("2.png", "../2.png"),
         "absolute": good.replace("2.png", "/etc/hostname"),
         "drive": good.replace("2.png", "C:\\2.png"),
@@ -211,6 +211,8 @@ def harmless_tables() -> Iterator[tuple[str, bytes]]:
     yield "quotes", good.replace("2.png", '"2.png"').encode()
     yield "spaces", good.replace(",", " , ").encode()
     yield "formula", good.replace("a,", "=cmd|' /C calc'!A0,").encode()
+    yield "semicolons", good.replace(",", ";").encode()
+    yield "tabs", good.replace(",", "\t").encode()
     yield "scripts", good.replace("a,", "病理 ß,").encode()
 
 
