@@ -91,7 +91,7 @@ def read_recipe_file(
     folder: Path,
     known: tuple[str, ...],
     changes: dict[str, Any],
-    blank: Callable[[dict[str, Any]], dict[str, Any]] = lambda _: {},
+    completed: Callable[[dict[str, Any]], dict[str, Any]] = lambda content: content,
 ) -> R:
     """Read a recipe of this kind; `changes` that are not None replace its fields.
 
@@ -99,7 +99,7 @@ def read_recipe_file(
 
     Args:
         name: One of `known`, which lie in `folder`, or the path of a TOML file.
-        blank: What is in the file → fields that need not be in it, and their values.
+        completed: What is in the file → the same with the fields that it leaves out.
 
     Raises:
         UserError: when there is none, a field is missing, unknown or out of range.
@@ -119,7 +119,7 @@ def read_recipe_file(
         raise UserError(
             f"The recipe {path} is not valid TOML ({error}): correct that line."
         ) from None
-    content = {"name": path.stem} | blank(content) | content
+    content = {"name": path.stem} | completed(content)
     content |= {key: value for key, value in changes.items() if value is not None}
     own = fields(kind)  # type: ignore[arg-type]
     known_fields = {field.name for field in own}

@@ -47,6 +47,7 @@ def read_budget(project: Project) -> Budget:
 def read_recipe(project: Project) -> Recipe:
     """The recipe of a project, with the project's changes.
 
+    The recipe's fields are those for the project's ε, where it makes a difference.
     Steps and a batch that the project does not name are the recipe's: the steps scaled
     to the project's ε, where the recipe asks for that, and the batch lowered where it
     would be most of a small data set.
@@ -57,6 +58,7 @@ def read_recipe(project: Project) -> Recipe:
     _refuse_training_without_network(project)
     recipe = load_recipe(
         project.recipe,
+        epsilon=project.epsilon,
         steps=project.steps,
         batch_size=project.batch_size,
         augmentation_multiplicity=project.augmentation_multiplicity,
@@ -95,8 +97,14 @@ def _refuse_training_without_network(project: Project) -> None:
 
 def changes_to_recipe(project: Project) -> tuple[str, ...]:
     """What to tell of a recipe whose own numbers do not fit the project."""
-    asked, found = load_recipe(project.recipe), read_recipe(project)
+    asked = load_recipe(project.recipe, epsilon=project.epsilon)
+    found = read_recipe(project)
     told = []
+    if asked != load_recipe(project.recipe):
+        told.append(
+            f"For an ε as small as {project.epsilon:g} this recipe has settings of its "
+            "own, with less detail: they are used."
+        )
     if project.batch_size is None and found.batch_size != asked.batch_size:
         told.append(
             f"The recipe's batch of {asked.batch_size:,} is too large for "

@@ -76,8 +76,7 @@ def runs() -> Iterator[Run]:
         yield Run(data=data, epsilon=0, recipe=REAL, seed=0, changes=NATIVE)
     for seed in (0, 1):
         for data, epsilon in both:
-            recipe = "useful" if epsilon > 3 else "useful-strict"
-            yield Run(data=data, epsilon=epsilon, recipe=recipe, seed=seed,
+            yield Run(data=data, epsilon=epsilon, recipe="useful", seed=seed,
                       changes=NATIVE)  # fmt: skip
     for epsilon in (10.0, 1.0):
         yield Run(data="fashion", epsilon=epsilon, recipe="dpdm-short", seed=0,
@@ -87,7 +86,7 @@ def runs() -> Iterator[Run]:
     for recipe in ("useful-unnamed", "useful-14", "upright-unwarmed"):
         changes = () if recipe.startswith("upright") else NATIVE
         yield Run(data="fashion", epsilon=10.0, recipe=recipe, seed=0, changes=changes)
-    yield Run(data="fashion", epsilon=1.0, recipe="useful", seed=0, changes=NATIVE)
+    yield Run(data="fashion", epsilon=1.0, recipe="useful-wide", seed=0, changes=NATIVE)
 
 
 def main() -> None:

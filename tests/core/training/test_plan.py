@@ -313,6 +313,58 @@ def test_steps_grow_and_shrink_with_epsilon(project, tmp_path, epsilon, expected
     assert read_recipe(typed).steps == 7 and changes_to_recipe(typed) == ()
 
 
+STRICT = """
+[strict]
+up_to_epsilon = 3
+moment_frequencies = [2, 1]
+steps = 2
+"""
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "frequencies"), [(0.5, (2, 1)), (3.0, (2, 1)), (3.1, (4, 2))]
+)
+def test_a_small_epsilon_has_settings_of_its_own(
+    project, tmp_path, epsilon, frequencies
+):
+    path = write_recipe(tmp_path, moment_frequencies=[4, 2])
+    path.write_text(path.read_text() + STRICT)
+    wishes = project.changed(epsilon=epsilon)
+    found = read_recipe(wishes)
+    assert found.moment_frequencies == frequencies
+    assert found.steps == (2 if epsilon <= 3 else 3)
+    told = [note for note in changes_to_recipe(wishes) if "settings of its own" in note]
+    assert len(told) == (epsilon <= 3)
+    assert read_recipe(wishes.changed(steps=7)).steps == 7
+    assert load_recipe(str(path)).moment_frequencies == (4, 2)
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        "strict = 3",
+        "[strict]\nsteps = 2",
+        "[strict]\nup_to_epsilon = 'three'",
+        "[strict]\nup_to_epsilon = true",
+        "[strict]\nup_to_epsilon = 3\nstpes = 2",
+    ],
+)
+def test_a_strict_table_that_cannot_be_is_refused_at_any_epsilon(tmp_path, table):
+    path = write_recipe(tmp_path)
+    path.write_text(path.read_text() + "\n" + table)
+    with pytest.raises(UserError, match="the table strict must hold"):
+        load_recipe(str(path))
+
+
+def test_every_bundled_recipe_loads_for_a_small_epsilon():
+    changed = [
+        name
+        for name in recipe_names()
+        if load_recipe(name, epsilon=1.0) != load_recipe(name)
+    ]
+    assert changed == ["useful"]
+
+
 def test_without_the_wish_steps_stay_what_they_are(project):
     assert read_recipe(project.changed(epsilon=1.0)).steps == 3
 
