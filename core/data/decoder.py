@@ -1,8 +1,9 @@
 """The decoder process: takes files as bytes, gives back pixels, may do nothing else.
 
 Once it has loaded its libraries it gives up the right to open any file, socket or pipe,
-to write any file, and to use more than its share of memory and time. So hostile bytes
-that take over a decoder hold a process that can only answer, and the answer is checked.
+to write any file, and to use more than its share of memory and time; on Linux also to
+ask the system for anything that decoding does not need. So hostile bytes that take over
+a decoder hold a process that can only answer, and the answer is checked.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from typing import IO, Any, Final
 from PIL import Image
 
 from core.data.decoding import Wanted, decode
-from core.data.desk import Desk, cut
+from core.data.desk import cut, files_on
 from core.data.frames import BrokenFrame, receive, send
 from core.data.refusals import MAX_BYTES, Refused
+from core.data.syscalls import refuse_all_but_decoding
 
 MEMORY: Final = 3 * 1024**3
 """Bytes of address space; the largest image that is read needs a third of it."""
@@ -49,17 +51,19 @@ def main() -> None:
 
 def serve(requests: IO[bytes], answers: IO[bytes]) -> None:
     """Lock this process, then answer until there are no more requests."""
-    desk = Desk(int(sys.argv[1]))
+    desk = files_on(int(sys.argv[1]))
     _rehearse(dicom="dicom" in sys.argv[1:])
     lock_down()
     send(answers, {"ready": True})
     while True:
+        # What a file has left must not end this process at the next one.
+        renew_time(SECONDS)
         try:
             header, content = receive(requests, MOST_REQUEST)
         except BrokenFrame:
             return
         sizes = header["sizes"]
-        files = desk.files(sizes) if header["on_desk"] else cut(content, sizes)
+        files = cut(desk if header["on_desk"] else content, sizes)
         among_others = len(sizes) > 1
         for said, blobs in _messages(header, files, among_others):
             send(answers, {"answers": said}, *blobs)
@@ -130,6 +134,7 @@ def lock_down() -> None:
         if kind is not None:
             resource.setrlimit(kind, (limit, limit))
     renew_time(SECONDS)
+    refuse_all_but_decoding()
 
 
 def renew_time(seconds: float) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import math
 import os
 import stat
 from collections import deque
@@ -101,7 +102,9 @@ class FileImages:
         def checked(index: int, content: bytes, answer: Answer) -> list[Picture]:
             return _pictures(content, answer, shape, self._frames_of(start + index))
 
-        most = resolution * resolution * channels * max(self.frames or (1,))
+        def most(index: int) -> int:
+            return math.prod(shape) * self._frames_of(start + index)
+
         for batch in ask_about_files(
             self.root,
             self.paths[start:],
@@ -165,7 +168,7 @@ def ask_about_files(
     task: dict[str, Any],
     checked: Callable[[int, bytes, Answer], T],
     *,
-    most: int,
+    most: Callable[[int], int],
     dicom: bool,
     at_once: int = _BATCH,
 ) -> Iterator[list[tuple[int, T | Problem]]]:
@@ -177,7 +180,7 @@ def ask_about_files(
         task: For `core.data.decoder`.
         checked: Makes of (index, content, answer) what is to be kept, trusting nothing
             in the answer; it may raise `Refused`.
-        most: Bytes that an answer may have.
+        most: Index → bytes that the answer may have.
         dicom: Whether DICOM files may be among them.
         at_once: How many files make a batch.
 
@@ -228,7 +231,7 @@ def _asked(
     numbers: Iterable[int],
     task: dict[str, Any],
     checked: Callable[[int, bytes, Answer], T],
-    most: int,
+    most: Callable[[int], int],
 ) -> Iterator[tuple[int, T | Problem]]:
     """One batch of files, in order, held in memory a few megabytes at a time."""
     waiting: list[tuple[int, bytes | Problem]] = []
@@ -236,7 +239,7 @@ def _asked(
     for number in numbers:
         try:
             content: bytes | Problem = opener.read(paths[number])
-            held += len(content)
+            held += len(content) + most(number)
         except Refused as refusal:
             content = problem(paths[number], refusal.kind, refusal.facts)
         waiting.append((number, content))
@@ -252,10 +255,12 @@ def _answered(
     waiting: list[tuple[int, bytes | Problem]],
     task: dict[str, Any],
     checked: Callable[[int, bytes, Answer], T],
-    most: int,
+    most: Callable[[int], int],
 ) -> Iterator[tuple[int, T | Problem]]:
-    contents = [content for _, content in waiting if isinstance(content, bytes)]
-    answers = iter(pool.ask(task, contents, most)) if contents else iter(())
+    sent = [(number, one) for number, one in waiting if isinstance(one, bytes)]
+    allowed = [most(number) for number, _ in sent]
+    contents = [content for _, content in sent]
+    answers = iter(pool.ask(task, contents, allowed) if contents else ())
     for number, content in waiting:
         if isinstance(content, Problem):
             yield number, content
@@ -379,6 +384,10 @@ _IT_IS_A_LINK: Final = (errno.ELOOP, errno.EMLINK)
 def _content(handle: int, size: int) -> bytes:
     """So many bytes of an open file, fewer when it has become shorter."""
     content = os.read(handle, size)
-    while len(content) < size and (more := os.read(handle, size - len(content))):
-        content += more
-    return content
+    if len(content) == size:
+        return content
+    pieces, missing = [content], size - len(content)
+    while missing and (piece := os.read(handle, missing)):
+        pieces.append(piece)
+        missing -= len(piece)
+    return b"".join(pieces)

@@ -17,15 +17,18 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import IO, Any, Final
 
-from core.data.decoder import MESSAGE, SECONDS
+from core.data.decoder import SECONDS
 from core.data.desk import NONE, new_desk
-from core.data.frames import BrokenFrame, receive, send
+from core.data.frames import BrokenFrame, parsed, receive, receive_text, send
 from core.errors import UserError
 
-Answer = tuple[dict[str, Any], bytes]
+Answer = tuple[dict[str, Any], bytes | memoryview]
 """What a decoder said of one file: a header that is not to be trusted, and bytes."""
 
 DIED: Final[Answer] = ({"refused": "too much work", "facts": {}}, b"")
+
+_MOST_SAID: Final = 16 * 1024
+"""Bytes of JSON about one file, besides as many as its pixels have."""
 
 _STALLED: Final = 60.0
 """Seconds of patience with a decoder, besides `SECONDS` for each file."""
@@ -62,28 +65,29 @@ class Decoders:
             self._idle.put(decoder)
 
     def ask(
-        self, task: dict[str, Any], contents: Sequence[bytes], most: int
+        self, task: dict[str, Any], contents: Sequence[bytes], most: Sequence[int]
     ) -> list[Answer]:
         """One answer for each content, in order; `DIED` for one that ended a decoder.
 
         Args:
             task: What to do, as `core.data.decoder` has it.
             contents: Whole files.
-            most: Bytes that the answer for one file may have.
+            most: For each of them, the bytes that its answer may have.
 
         Raises:
             UserError: If no decoder can be started.
         """
         decoder = self._idle.get()
         try:
-            # One death does not tell which file it was of: then each is asked about
-            # by itself.
-            answers = decoder.converse(task, contents, most)
+            answers = decoder.converse(task, contents, sum(most))
             if len(answers) == len(contents):
                 return answers
+            if len(contents) == 1:
+                return [DIED]
+            # A death does not tell which file it was of: each is asked about by itself.
             return [
-                (decoder.converse(task, [content], most) or [DIED])[0]
-                for content in contents
+                (decoder.converse(task, [content], bytes_of_it) or [DIED])[0]
+                for content, bytes_of_it in zip(contents, most, strict=True)
             ]
         finally:
             self._idle.put(decoder)
@@ -111,14 +115,15 @@ class _Decoder:
         self._dicom = dicom
         self._process: subprocess.Popen[bytes] | None = None
         self._desk = new_desk()
+        self._lock = threading.Lock()
+        self._closed = False
 
     def converse(
         self, task: dict[str, Any], contents: Sequence[bytes], most: int
     ) -> list[Answer]:
-        """Answers in order; fewer than contents when the process died meanwhile."""
-        process = self._process = self._process or self._started()
+        """Answers in order, of so many bytes in all; none if the process died."""
+        process = self._started()
         assert process.stdin is not None and process.stdout is not None
-        answers: list[Answer] = []
         patience = _STALLED + SECONDS * len(contents)
         impatient = threading.Timer(patience, process.kill)
         impatient.daemon = True
@@ -128,33 +133,58 @@ class _Decoder:
             sizes = [len(content) for content in contents]
             request = task | {"sizes": sizes, "on_desk": laid}
             send(process.stdin, request, *(() if laid else contents))
-            while len(answers) < len(contents):
-                answers += _answers(*receive(process.stdout, MESSAGE + most))
-            if len(answers) > len(contents):
-                raise BrokenFrame
+            return _received(process.stdout, len(contents), most)
         except (OSError, BrokenFrame):
             self.end()
-            return answers[: len(contents) - 1]
+            return []
+        except BaseException:
+            # What is still to come must not be taken for the answer to the next.
+            self.end()
+            raise
         finally:
             impatient.cancel()
-        return answers
 
     def _started(self) -> subprocess.Popen[bytes]:
-        desk = self._desk.handle
-        arguments = [str(desk), *(["dicom"] if self._dicom else [])]
-        inherited = () if desk == NONE else (desk,)
-        return started(_DECODER, arguments, subprocess.PIPE, inherited)
+        with self._lock:
+            if self._closed:
+                raise OSError("the decoders are closed")
+            if self._process is None:
+                desk = self._desk.handle
+                arguments = [str(desk), *(["dicom"] if self._dicom else [])]
+                inherited = () if desk == NONE else (desk,)
+                self._process = started(_DECODER, arguments, subprocess.PIPE, inherited)
+            return self._process
 
     def end(self) -> None:
         """End the process, if there is one, and wait for its end."""
-        process, self._process = self._process, None
+        with self._lock:
+            process, self._process = self._process, None
         if process is not None:
             ended(process)
 
     def close(self) -> None:
         """End the process for good."""
+        with self._lock:
+            self._closed = True
         self.end()
         self._desk.clear()
+
+
+def _received(pipe: IO[bytes], count: int, most: int) -> list[Answer]:
+    """So many answers, which have at most so many bytes in all.
+
+    Raises:
+        BrokenFrame: If there come others.
+    """
+    answers: list[Answer] = []
+    words = count * _MOST_SAID + most
+    while len(answers) < count:
+        text, blob = receive_text(pipe, words, most)
+        words, most = words - len(text), most - len(blob)
+        answers += _answers(parsed(text), blob)
+    if len(answers) > count:
+        raise BrokenFrame
+    return answers
 
 
 def _answers(header: dict[str, Any], blob: bytes) -> list[Answer]:
@@ -164,11 +194,11 @@ def _answers(header: dict[str, Any], blob: bytes) -> list[Answer]:
         BrokenFrame: If it is no such message.
     """
     answers: list[Answer] = []
-    said, start = header.get("answers"), 0
+    said, start, pixels = header.get("answers"), 0, memoryview(blob)
     for answer in said if isinstance(said, list) else ():
         match answer:
             case [dict(facts), int(length)] if 0 <= length <= len(blob) - start:
-                answers.append((facts, blob[start : start + length]))
+                answers.append((facts, pixels[start : start + length]))
                 start += length
             case _:
                 raise BrokenFrame
@@ -225,5 +255,8 @@ def started(
 def ended(process: subprocess.Popen[bytes]) -> None:
     """End a process and wait for its end."""
     process.kill()
-    with suppress(OSError):  # what was still to be written goes nowhere
-        process.communicate()
+    for pipe in (process.stdin, process.stdout):
+        with suppress(OSError):  # what was still to be written goes nowhere
+            if pipe is not None:
+                pipe.close()
+    process.wait()

@@ -24,7 +24,7 @@ _MAX_LINE: Final = 1024 * 1024
 _SEPARATORS: Final = (",", ";", "\t")
 # Bidirectional marks can make one path look like another on the screen.
 _UNSEEN: Final = re.compile(
-    "[\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff\x00-\x1f\x7f-\x9f]"
+    "[\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff\x00-\x1f\x7f-\x9f\ud800-\udfff]"
 )
 
 
@@ -33,8 +33,8 @@ def read_table(
 ) -> list[tuple[str, ...]]:
     """Read the named columns of a UTF-8 table, all as text.
 
-    Commas, semicolons or tabs separate the columns, whichever makes most of them in the
-    first line: what a spreadsheet writes depends on the country.
+    Commas, semicolons or tabs separate the columns, as the first two lines tell: what a
+    spreadsheet writes depends on the country.
 
     Args:
         path: The file.
@@ -49,13 +49,13 @@ def read_table(
         UserError: If it cannot be read, lacks a column, or breaks a limit.
     """
     with _opened(path, root) as file:
-        reader = _reader(file)
+        reader = _reader(file, path.name)
         header = _header(reader, path.name)
         missing = [column for column in columns if column not in header]
         if missing:
             raise UserError(
                 f"The file {path.name} lacks the column {', '.join(missing)}: its "
-                f"first line must name {', '.join(columns)}."
+                f"first line must name {', '.join(columns)}.{no_heading(header)}"
             )
         places = [header.index(column) for column in columns]
         return list(_rows(reader, path.name, len(header), places))
@@ -68,7 +68,17 @@ def read_header(path: Path, root: Path) -> list[str]:
         UserError: If it cannot be read or names a column twice.
     """
     with _opened(path, root) as file:
-        return _header(_reader(file), path.name)
+        return _header(_reader(file, path.name), path.name)
+
+
+def no_heading(header: Iterable[str]) -> str:
+    """A sentence to add when a table names an image where its columns should be."""
+    for cell in filter(is_picture, header):
+        return (
+            f" It names no columns, but an image already ({shown(cell)}): add a line "
+            "above it that does."
+        )
+    return ""
 
 
 def read_json_lines(path: Path, root: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -169,18 +179,33 @@ def _opened(path: Path, root: Path) -> Iterator[IO[str]]:
         ) from None
 
 
-def _reader(file: IO[str]) -> Any:
-    """A reader of the table's rows, by the separator that its first line tells."""
-    line = file.readline(_MAX_LINE)
+def _reader(file: IO[str], name: str) -> Any:
+    """A reader of the table's rows, whichever separator it has."""
+    top = [file.readline(_MAX_LINE) for _ in range(2)]
     file.seek(0)
+    return csv.reader(_lines(file, name), strict=True, delimiter=_separator(*top))
 
-    def columns(separator: str) -> int:
+
+def _separator(first: str, second: str) -> str:
+    """What parts both lines into as many columns, or else the first; a comma else."""
+
+    def columns(line: str, separator: str) -> int:
         try:
             return len(next(csv.reader([line], strict=True, delimiter=separator), []))
         except csv.Error:
             return 0
 
-    return csv.reader(file, strict=True, delimiter=max(_SEPARATORS, key=columns))
+    parting = [sign for sign in _SEPARATORS if columns(first, sign) > 1]
+    alike = [sign for sign in parting if columns(first, sign) == columns(second, sign)]
+    return next(iter(alike or parting), ",")
+
+
+def _lines(file: IO[str], name: str) -> Iterator[str]:
+    """The lines of a table, none of them so long that it fills the memory."""
+    for line in iter(lambda: file.readline(_MAX_LINE), ""):
+        if len(line) == _MAX_LINE:
+            raise UserError(f"A line of {name} is overlong: correct that line.")
+        yield line
 
 
 def _header(reader: Iterator[list[str]], name: str) -> list[str]:
@@ -189,11 +214,6 @@ def _header(reader: Iterator[list[str]], name: str) -> list[str]:
         raise UserError(
             f"The file {name} has more than {_MAX_COLUMNS:,} columns: leave out those "
             "that are not needed."
-        )
-    for cell in filter(is_picture, header):
-        raise UserError(
-            f"The first line of {name} names no columns, but an image already "
-            f"({shown(cell)}): add a line above it with the names of the columns."
         )
     for cell, times in Counter(header).items():
         check_cell(cell, f"Line 1 of {name}")

@@ -121,7 +121,7 @@ def _read_headers(
         return _checked(answer[0].get("described"), unit)
 
     for batch in ask_about_files(
-        images.root, paths, {"task": "describe"}, checked, most=0, dicom=True
+        images.root, paths, {"task": "describe"}, checked, most=lambda _: 0, dicom=True
     ):
         for place, outcome in batch:
             if isinstance(outcome, Problem):

@@ -16,6 +16,7 @@ from core.data.options import ReadOptions
 from core.data.paths import escapes, natural
 from core.data.reading import FileImages
 from core.data.splitting import SPLIT_NAMES, official_splits
+from core.data.tables import no_heading
 from core.errors import Undeclared, UserError
 
 UNIT_COLUMNS: Final = ("patient_id", "patient", "subject_id", "subject", "unit")
@@ -84,7 +85,8 @@ def require_column(name: str, header: list[str], table: str, declared: str) -> s
     known = ", ".join(map(shown, named[:30])) or "no columns at all"
     raise Undeclared(
         f"The file {table} has no column {name!r}",
-        f"say which column names {COLUMN_NAMES[declared]}; it has {known}.",
+        f"say which column names {COLUMN_NAMES[declared]}; it has {known}."
+        f"{no_heading(header)}",
         wanted=(declared,),
         choices=named,
     )

@@ -9,6 +9,7 @@ import zipfile
 import pytest
 
 from core.data import inspect, load
+from core.data.tables import read_header
 from core.errors import UserError
 from tests.core.data.fakes import class_folders, image
 
@@ -175,6 +176,45 @@ def test_the_first_line_of_a_table_tells_its_separator(tmp_path, sign):
     table = tmp_path / "labels.csv"
     table.write_text("\n".join([f"path{sign}label{sign}note", *lines]))
     assert set(inspect(table).counts) == {"a", "b"}
+
+
+@pytest.mark.parametrize(
+    "heading",
+    [
+        'path,label,"dx (benign; malignant; other; unknown)"',
+        "path,label,dx (benign; malignant; other; unknown)",
+        "path;label;dx, as the pathologist wrote",
+        "path;label;thumb.png",
+    ],
+)
+def test_other_separators_within_a_name_part_nothing(tmp_path, heading):
+    for number in range(4):
+        image(number).save(tmp_path / f"{number}.png")
+    sign = heading[4]
+    lines = [f"{n}.png{sign}{'ab'[n % 2]}{sign}x" for n in range(4)]
+    table = tmp_path / "labels.csv"
+    table.write_text("\n".join([heading, *lines]))
+    assert read_header(table, tmp_path)[:2] == ["path", "label"]
+    assert set(inspect(table).counts) == {"a", "b"}
+
+
+def test_an_endless_line_of_a_table_is_refused_before_it_is_taken_apart(tmp_path):
+    image(1).save(tmp_path / "1.png")
+    table = tmp_path / "labels.csv"
+    table.write_text("path,label\n1.png,a" + "," * 2**20)
+    with pytest.raises(UserError, match=r"A line of labels\.csv is overlong"):
+        inspect(table)
+
+
+def test_half_a_character_in_a_table_is_refused(tmp_path):
+    """JSON can write what no file name and no text in UTF-8 can be."""
+    folder = tmp_path / "train"
+    folder.mkdir()
+    entry = '{"file_name": "\\ud800.png", "label": "a"}\n'
+    (folder / "metadata.jsonl").write_text(entry)
+    image(1).save(folder / "1.png")
+    with pytest.raises(UserError, match="invisible characters"):
+        inspect(tmp_path)
 
 
 def test_a_class_whose_folder_may_not_be_read_is_named(tmp_path, monkeypatch):

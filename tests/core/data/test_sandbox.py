@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import io
+import mmap
 import os
 import signal
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -10,9 +12,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from core.data import decoder, desk, frames, reading, sandbox
+from core.data import decoder, desk, frames, reading, sandbox, syscalls
 from core.data.dataset import Problem
-from core.data.desk import NONE, Desk
+from core.data.desk import NONE, Desk, cut, files_on, new_desk
 from core.data.reading import FileImages, Picture
 from core.data.refusals import Refused
 from core.errors import UserError
@@ -29,7 +31,7 @@ def crafted(monkeypatch, body: str, first_try: float | None = None) -> None:
     As a flaw in a decoder would let it.
     """
     script = (
-        "\nimport io, os, signal, socket, time\n"
+        "\nimport ctypes, io, os, signal, socket, time\n"
         "from core.data import decoder, frames\n"
         f"decoder.SECONDS = {sandbox.SECONDS}\n"
         f"decoder.SECONDS_AMONG_OTHERS = {first_try or sandbox.SECONDS}\n"
@@ -57,7 +59,7 @@ def read_folder(root: Path, evil: str = "3.png", count: int = 8) -> list:
 @pytest.mark.parametrize(
     "body",
     [
-        "os.kill(os.getpid(), signal.SIGSEGV)",
+        "ctypes.string_at(0)",
         "os._exit(0)",
         "while True: pass",
         "x = []\nwhile True: x.append(bytes(2**27))",
@@ -147,7 +149,7 @@ def test_a_lying_decoder_is_not_believed(lie, extra):
         return reading._pictures(content, answer, (16, 16, 3), 1)
 
     (outcome,) = reading._answered(
-        Liars(), ["a.png"], [(0, b"content")], {}, checked, 999
+        Liars(), ["a.png"], [(0, b"content")], {}, checked, lambda _: 999
     )
     number, found = outcome
     assert number == 0
@@ -179,7 +181,7 @@ def test_the_decoder_sends_back_what_it_was_given_in_order(tmp_path):
         assert outcome.pixels.tobytes() == wanted.tobytes()
 
 
-@pytest.mark.parametrize("new", [sandbox.new_desk, lambda: Desk(NONE)])
+@pytest.mark.parametrize("new", [new_desk, lambda: Desk(NONE, NONE)])
 def test_files_reach_the_decoder_with_a_desk_and_without(tmp_path, monkeypatch, new):
     monkeypatch.setattr(sandbox, "new_desk", new)
     outcomes = read_folder(tmp_path, evil="none", count=70)
@@ -202,17 +204,124 @@ def test_files_that_are_too_large_for_the_desk_go_through_the_pipe(tmp_path):
 
 
 @LINUX
-def test_a_desk_cannot_be_cut_short_under_the_one_who_lays_files_there():
-    """Laying a file where there is no memory any more would end this process."""
-    ours = desk.new_desk()
-    for size in (0, 2 * desk.SIZE):
-        with pytest.raises(PermissionError):
-            os.ftruncate(ours.handle, size)
+def test_a_decoder_can_read_its_desk_and_nothing_else():
+    ours = new_desk()
     assert ours.lay([b"first", b"", b"second"])
-    assert list(ours.files([5, 0, 6])) == [b"first", b"", b"second"]
+    before = os.fstat(ours.handle).st_size
+    for forbidden in (
+        lambda: os.write(ours.handle, b"x"),
+        lambda: os.pwrite(ours.handle, b"x", 0),
+        lambda: os.ftruncate(ours.handle, 0),
+        lambda: os.posix_fallocate(ours.handle, 0, 2 * desk.SIZE),
+        lambda: mmap.mmap(ours.handle, desk.SIZE),
+    ):
+        with pytest.raises(OSError):
+            forbidden()
+    assert os.fstat(ours.handle).st_size == before == desk.SIZE
+    theirs = files_on(os.dup(ours.handle))
+    assert list(cut(theirs, [5, 0, 6])) == [b"first", b"", b"second"]
+    assert ours.lay([b"third"]) and theirs[:5] == b"third"
     assert not ours.lay([bytes(desk.SIZE), b"x"])
     ours.clear()
     assert not ours.lay([b"first"])
+
+
+@LINUX
+def test_more_files_than_one_write_takes_lie_one_after_another():
+    contents = [bytes([number % 256]) * 3 for number in range(1500)]
+    ours = new_desk()
+    assert ours.lay(contents)
+    assert list(cut(files_on(os.dup(ours.handle)), [3] * 1500)) == contents
+    ours.clear()
+
+
+@LINUX
+@pytest.mark.parametrize("missing", ["memfd_create", "open", "pwritev"])
+def test_a_system_without_such_memory_has_no_desk(tmp_path, monkeypatch, missing):
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(desk.os, missing, refuse)
+        ours = new_desk()
+        assert not ours.lay([b"first"])
+    assert (ours.handle == NONE) == (missing != "pwritev")
+    ours.clear()
+
+
+@LINUX
+@pytest.mark.parametrize("closed", ["<&-", "<&- 2>&-", "<&- >&- 2>&-"])
+def test_images_are_read_where_standard_handles_are_closed(tmp_path, closed):
+    """A service may start like that; the desk must not take the number of another."""
+    for number in range(3):
+        image(number).save(tmp_path / f"{number}.png")
+    code = (
+        f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
+        "from pathlib import Path\n"
+        "from core.data.reading import FileImages, Picture\n"
+        f"root = Path({str(tmp_path.resolve())!r})\n"
+        "images = FileImages(root=root, paths=('0.png', '1.png', '2.png'))\n"
+        "found = [one for batch in images.read(16, 3) for one in batch]\n"
+        "sys.exit(0 if all(isinstance(one, Picture) for one in found) else 9)\n"
+    )
+    command = f'exec "$0" -c "$1" {closed}'
+    done = subprocess.run(["sh", "-c", command, sys.executable, code])
+    assert done.returncode == 0
+
+
+@LINUX
+def test_no_call_but_those_of_decoding_is_left_to_a_decoder():
+    """Even to the superuser; without the filter, each of them is obeyed or tried."""
+    code = (
+        f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
+        "import ctypes, os\n"
+        "from core.data import decoder\n"
+        "decoder.lock_down()\n"
+        "libc = ctypes.CDLL(None, use_errno=True)\n"
+        "refused = []\n"
+        "for call in (\n"
+        "    lambda: os.kill(os.getppid(), 0), lambda: os.stat('/'),\n"
+        "    lambda: os.unlink('/no/such'), lambda: os.rename('/no/such', '/no'),\n"
+        "    lambda: os.mkdir('/proc/x'), lambda: os.symlink('a', '/proc/x'),\n"
+        "    lambda: os.truncate('/no/such', 0), lambda: os.fork(),\n"
+        "    lambda: os.setxattr('/no/such', 'user.a', b''), lambda: os.listdir('/'),\n"
+        "    lambda: os.sched_setaffinity(0, {0}), lambda: os.getpriority(0, 0),\n"
+        "    lambda: os.memfd_create('x'), lambda: os.eventfd(0),\n"
+        "):\n"
+        "    try: call(); refused.append(0)\n"
+        "    except OSError as error: refused.append(error.errno)\n"
+        "for number in (101, 310, 29, 62):  # ptrace, process_vm_readv, shmget, kill\n"
+        "    libc.syscall(number, 0, 0, 0, 0, 0, 0)\n"
+        "    refused.append(ctypes.get_errno())\n"
+        "sys.stdout.write(repr(set(refused)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("{1}", "")
+
+
+def test_the_filter_of_calls_reads_as_the_kernel_runs_it():
+    """Each allowed number reaches the permission, every other and machine the no."""
+    for machine in syscalls._MACHINES.values():
+        steps = list(struct.iter_unpack("=HBBI", syscalls._filter(machine)))
+
+        def verdict(audit, number, steps=steps):
+            at, held = 0, 0
+            while True:
+                code, if_equal, if_not, value = steps[at]
+                if code == syscalls._RETURN:
+                    return value
+                if code == syscalls._LOAD:
+                    held = {0: number, 4: audit}[value]
+                    at += 1
+                else:
+                    at += 1 + (if_equal if held == value else if_not)
+
+        allowed = set(machine.allowed.values())
+        for number in range(500):
+            wanted = syscalls._ALLOW if number in allowed else syscalls._REFUSE
+            assert verdict(machine.audit, number) == wanted
+            assert verdict(machine.audit, number | 0x40000000) == syscalls._REFUSE
+            assert verdict(machine.audit ^ 1, number) == syscalls._REFUSE
 
 
 @LINUX
@@ -241,6 +350,67 @@ def test_reading_leaves_no_handle_open(tmp_path):
 def test_answers_that_do_not_add_up_are_refused(said, blob):
     with pytest.raises(frames.BrokenFrame):
         sandbox._answers({"answers": said}, blob)
+
+
+def message(header, blob=b""):
+    pipe = io.BytesIO()
+    frames.send(pipe, header, blob)
+    return pipe.getvalue()
+
+
+def test_a_decoder_may_not_say_more_in_all_than_its_files_warrant():
+    """Empty values in JSON take twenty times their length in memory."""
+    one = message({"answers": [[{"x": [{}] * 1500}, 0]]})
+    assert len(one) < sandbox._MOST_SAID
+    assert len(sandbox._received(io.BytesIO(one * 4), 4, 0)) == 4
+    long = message({"answers": [[{"x": [{}] * 6000}, 0]]})
+    with pytest.raises(frames.BrokenFrame):
+        sandbox._received(io.BytesIO(long * 4), 4, 0)
+    wide = message({"answers": [[{}, 600]]}, bytes(600))
+    assert len(sandbox._received(io.BytesIO(wide * 2), 2, 1200)) == 2
+    with pytest.raises(frames.BrokenFrame):
+        sandbox._received(io.BytesIO(wide * 2), 2, 1199)
+
+
+@POSIX
+def test_a_file_that_comes_alone_is_tried_once(tmp_path, monkeypatch):
+    tries = []
+    true_send = frames.send
+    monkeypatch.setattr(
+        sandbox, "send", lambda *parts: tries.append(1) or true_send(*parts)
+    )
+    crafted(monkeypatch, "os._exit(0)")
+    (tmp_path / "3.png").write_bytes(b"evil")
+    images = FileImages(root=tmp_path.resolve(), paths=("3.png",))
+    (outcome,) = (one for batch in images.read(16, 3) for one in batch)
+    assert outcome.kind == "too much work" and len(tries) == 1
+
+
+@POSIX
+def test_an_answer_that_was_not_waited_for_is_no_answer_to_the_next(monkeypatch):
+    """Whatever went wrong in between, such as a lack of memory."""
+    files = [io.BytesIO(), io.BytesIO()]
+    for file, colour in zip(files, ("red", "green"), strict=True):
+        Image.new("RGB", (8, 8), colour).save(file, "PNG")
+    red, green = (file.getvalue() for file in files)
+    task = {"task": "decode", "resolution": 8, "channels": 3, "window": None}
+    with sandbox.decoders(1) as pool:
+        with monkeypatch.context() as patch:
+            patch.setattr(sandbox, "_received", lambda *_: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                pool.ask(task, [red], [192])
+        ((_, pixels),) = pool.ask(task, [green], [192])
+    assert bytes(pixels[:3]) == bytes((0, 128, 0))
+
+
+def test_decoders_that_are_closed_start_no_process(monkeypatch):
+    started = []
+    monkeypatch.setattr(sandbox, "started", lambda *given: started.append(given))
+    pool = sandbox.Decoders(1)
+    pool.close()
+    with pytest.raises(OSError, match="closed"):
+        pool.ask({"task": "decode"}, [b"x"], [1])
+    assert started == []
 
 
 def test_each_answer_has_its_own_bytes():
@@ -325,7 +495,8 @@ def test_the_time_of_a_decoder_is_per_file(monkeypatch, sizes, seconds):
     monkeypatch.setattr(decoder, "lock_down", lambda: None)
     monkeypatch.setattr(decoder, "renew_time", renewed.append)
     decoder.serve(requests, answers)
-    assert renewed == [seconds] * len(sizes)
+    # And what a file has left is not for receiving the next.
+    assert renewed == [decoder.SECONDS, *[seconds] * len(sizes), decoder.SECONDS]
     answers.seek(0)
     assert frames.receive(answers, 0)[0] == {"ready": True}
 
