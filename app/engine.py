@@ -49,6 +49,8 @@ class Engine(Protocol):
     def forget(self, folder: Path) -> None: ...
     def checkpoints(self) -> tuple[CheckpointCard, ...]: ...
     def recipes(self) -> dict[str, str]: ...
+
+    def recipes_without_checkpoint(self) -> frozenset[str]: ...
     def preview(self, project: Project) -> BudgetPreview: ...
     def make_plan(
         self,
@@ -163,6 +165,11 @@ class PipelineEngine:
         from core.bundled import recipe_titles
 
         return recipe_titles()
+
+    def recipes_without_checkpoint(self) -> frozenset[str]:
+        from core.bundled import recipes_without_checkpoint
+
+        return recipes_without_checkpoint()
 
     def preview(self, project: Project) -> BudgetPreview:
         from core import pipeline

@@ -115,6 +115,12 @@ class State:
         return self.fine_tuned is not None or charged or self.busy == "training"
 
     @property
+    def starts_from_checkpoint(self) -> bool:
+        """Whether the kind of images that is chosen uses one."""
+        free = self.engine.recipes_without_checkpoint()
+        return self.project is not None and self.project.recipe not in free
+
+    @property
     def protects_patients(self) -> bool:
         """Whether the images are grouped by what a patient has one of."""
         from core.data.options import FINER_THAN_PATIENTS

@@ -191,7 +191,7 @@ class Window(QMainWindow):
             return
         last = self._current == len(self.pages) - 1
         for number, page in enumerate(self.pages):
-            reachable = self._reachable(number)
+            reachable = number == self._current or self._reachable(number)
             state = self.tr("not yet")
             if number == self._current and not (last and page.done()):
                 state = self.tr("now")

@@ -44,6 +44,16 @@ def recipe_titles() -> dict[str, str]:
     return {name: _title(contents[name]) for name in by_needs}
 
 
+def recipes_without_checkpoint() -> frozenset[str]:
+    """Those that train no network, or one from nothing."""
+    contents = {name: tomllib.loads(_text(name)) for name in recipe_names()}
+    return frozenset(
+        name
+        for name, content in contents.items()
+        if content.get("pictures") == "moments" or content.get("network")
+    )
+
+
 def _title(content: dict) -> str:
     needs = content.get("needs")
     return f"{content['title']} (needs {needs})" if needs else str(content["title"])

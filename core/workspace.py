@@ -76,7 +76,7 @@ class Project:
     epsilon: float = 10.0
     delta: float = 1e-5
     relation: str = "add_or_remove_one"
-    recipe: str = "starter"
+    recipe: str = "useful"
     steps: int | None = None
     batch_size: int | None = None
     augmentation_multiplicity: int | None = None

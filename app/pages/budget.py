@@ -89,6 +89,10 @@ class BudgetPage(Page):
             return next(iter(problems.values()))
         if self.state.project.declared_count is None:
             return self.tr("Declare the number of records on the dataset page first.")
+        if self.state.starts_from_checkpoint and not self.state.project.overlap_answer:
+            return self.tr(
+                "This kind of images starts from a checkpoint: go back and choose one."
+            )
         if self._refused:
             return self.tr("Change the values as the message says.")
         if self.state.preview is None and self.state.plan is None:

@@ -43,10 +43,13 @@ class CheckpointPage(Page):
         self.buttons: list[QRadioButton] = []
         self._group = QButtonGroup(self)
         self._group.buttonClicked.connect(lambda _: self._choose())
+        self._not_needed = Message()
+        self.column.addWidget(self._not_needed)
         self._list = QVBoxLayout()
         self._list.setSpacing(10)
         self.column.addLayout(self._list)
-        self.column.addWidget(self._question())
+        self._asked = self._question()
+        self.column.addWidget(self._asked)
         self.column.addStretch(1)
 
     def enter(self, state: State) -> None:
@@ -59,11 +62,25 @@ class CheckpointPage(Page):
             self._show_cards(state.cards)
         self._show_chosen()
         self._explain()
+        for frame in (*self._frames, self._asked):
+            frame.setVisible(state.starts_from_checkpoint)
+        self._not_needed.note(
+            ""
+            if state.starts_from_checkpoint
+            else self.tr(
+                "None is needed: pictures of the kind that is chosen are drawn from "
+                "noisy statistics of your images, without a network. Go on. Should you "
+                "choose another kind on the next page, this one will ask which network "
+                "it starts from."
+            )
+        )
 
     def ready(self) -> str | None:
         project = None if self.state is None else self.state.project
         if self.state is None or project is None:
             return self.tr("Choose images first.")
+        if not self.state.starts_from_checkpoint:
+            return None
         if project.checkpoint not in [card.name for card in self.state.cards]:
             return self.tr("Choose a checkpoint.")
         if not project.overlap_answer:
@@ -75,6 +92,8 @@ class CheckpointPage(Page):
     def summary(self) -> str:
         if self.state is None or self.state.project is None:
             return ""
+        if not self.state.starts_from_checkpoint:
+            return self.tr("No checkpoint")
         name = self.state.project.checkpoint
         titles = [card.title for card in self.state.cards if card.name == name]
         return titles[0] if titles else name

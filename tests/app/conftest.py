@@ -93,15 +93,20 @@ def calm(qtbot):
 
 @pytest.fixture
 def at(window, engine, tmp_path, calm):
-    """Leads a window to a page, by the buttons."""
+    """Leads a window to a page, by the buttons, with a recipe that trains a network."""
 
-    def lead(key):
+    def lead(key, recipe="starter"):
         pages = {page.key: page for page in window.pages}
         pages["dataset"].start_sample(tmp_path / "project")
         calm(window)
+        window.state.change(recipe=recipe)
         steps = {
             "dataset": lambda: None,
-            "checkpoint": lambda: pages["checkpoint"].answer.buttons["no"].click(),
+            "checkpoint": lambda: (
+                pages["checkpoint"].answer.buttons["no"].click()
+                if recipe != "useful"
+                else None
+            ),
             "budget": lambda: None,
             "training": lambda: pages["training"].authorise.click(),
             "samples": lambda: pages["samples"].make.click(),

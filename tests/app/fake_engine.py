@@ -201,6 +201,9 @@ class FakeEngine:
             "useful": "Useful for classifiers",
         }
 
+    def recipes_without_checkpoint(self) -> frozenset[str]:
+        return frozenset({"useful"})
+
     def preview(self, project: Project) -> FakePreview:
         self.previewed.append(project)
         self._may_fail("preview")

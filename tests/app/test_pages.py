@@ -252,6 +252,37 @@ def test_a_recipe_without_a_network_shows_no_steps(at, calm, window):
         assert "trains no network" not in field.accessibleDescription()
 
 
+def test_no_checkpoint_is_asked_for_where_none_is_used(at, calm, window):
+    page = at("checkpoint", recipe="useful")
+    assert "None is needed" in page._not_needed.text
+    assert not page._asked.isVisible() and page._frames
+    assert not any(frame.isVisible() for frame in page._frames)
+    assert page.ready() is None and page.summary() == "No checkpoint"
+    window.next.click()
+    calm(window)
+    budget = window.current
+    assert budget.key == "budget" and budget.ready() is None
+    budget.recipe.setCurrentIndex(budget.recipe.findData("upright"))
+    assert "go back and choose one" in budget.ready()
+    assert not window.next.isEnabled()
+    window.back.click()
+    calm(window)
+    assert page._asked.isVisible() and all(f.isVisible() for f in page._frames)
+    assert page._not_needed.text == ""
+    assert page.ready() == "Answer the question about these patients."
+    page.answer.buttons["no"].click()
+    window.next.click()
+    calm(window)
+    assert budget.ready() is None
+
+
+def test_the_whole_way_without_a_checkpoint(at, calm, window):
+    page = at("release", recipe="useful")
+    page.export.click()
+    calm(window)
+    assert page.done()
+
+
 def test_a_preview_of_other_values_says_so(at, calm, window):
     page = at("budget")
     calm(window)
