@@ -14,13 +14,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Final
 
-SIZE: Final = 16 * 1024 * 1024
-"""Bytes; twice what a batch of files comes to. Only what is used is taken."""
+SIZE: Final = 4 * 1024 * 1024
+"""Bytes: twice what a batch of small files comes to. All of it is taken at once."""
 
 NONE: Final = -1
 
 _NO_EXEC: Final = 8  # MFD_NOEXEC_SEAL, which some systems insist on and old ones refuse
-_MOST_PIECES: Final = 512  # in one write; systems allow at least 1,024
 _ABOVE_STANDARD: Final = 3
 
 
@@ -31,56 +30,49 @@ class Desk:
         handle: What the decoder inherits; `NONE` when there is no desk.
 
     Args:
-        writable: The handle to write by, or `NONE`: then nothing fits.
-        readable: The one to read by.
+        memory: To write to, or None: then nothing fits.
+        readable: The handle to read by.
     """
 
-    def __init__(self, writable: int, readable: int) -> None:
-        self._writable = writable
+    def __init__(self, memory: mmap.mmap | None, readable: int) -> None:
+        self._memory = memory
         self.handle = readable
 
     def lay(self, contents: Sequence[bytes]) -> bool:
-        """Put files there, one after another, over those before; False if that fails.
-
-        Written and not mapped: a system that is short of memory says so, where touching
-        a page of its would end this process.
-        """
-        if self._writable == NONE or sum(map(len, contents)) > SIZE:
+        """Put files there, one after another, over those before; False if too large."""
+        if self._memory is None or sum(map(len, contents)) > SIZE:
             return False
         start = 0
-        for first in range(0, len(contents), _MOST_PIECES):
-            pieces = contents[first : first + _MOST_PIECES]
-            length = sum(map(len, pieces))
-            try:
-                if os.pwritev(self._writable, pieces, start) != length:
-                    return False
-            except OSError:
-                return False
-            start += length
+        for content in contents:
+            self._memory[start : start + len(content)] = content
+            start += len(content)
         return True
 
     def clear(self) -> None:
         """Give the memory back."""
-        handles = (self._writable, self.handle)
-        self._writable = self.handle = NONE
-        for handle in handles:
-            if handle != NONE:
-                os.close(handle)
+        memory, handle = self._memory, self.handle
+        self._memory, self.handle = None, NONE
+        if memory is not None:
+            memory.close()
+            os.close(handle)
 
 
 def new_desk() -> Desk:
     """An empty one; where the system has no such memory, one on which nothing fits."""
     if sys.platform != "linux" or not hasattr(os, "memfd_create"):
-        return Desk(NONE, NONE)
+        return Desk(None, NONE)
     with suppress(OSError):
-        writable = _above_standard(_memory())
+        writable = _memory()
         try:
-            os.ftruncate(writable, SIZE)
+            # Taken now: a system that is short of memory then says so here, and does
+            # not end this process at the first touch of a page.
+            os.posix_fallocate(writable, 0, SIZE)
+            memory = mmap.mmap(writable, SIZE)
             path, flags = f"/proc/self/fd/{writable}", os.O_RDONLY | os.O_CLOEXEC
-            return Desk(writable, _above_standard(os.open(path, flags)))
-        except OSError:
+            return Desk(memory, _above_standard(os.open(path, flags)))
+        finally:
             os.close(writable)
-    return Desk(NONE, NONE)
+    return Desk(None, NONE)
 
 
 def _memory() -> int:
