@@ -121,6 +121,11 @@ class State:
         return self.project is not None and self.project.recipe not in free
 
     @property
+    def trained_network(self) -> bool:
+        """Whether a network was trained, and not statistics measured only."""
+        return self.fine_tuned is not None and self.fine_tuned.updates > 0
+
+    @property
     def protects_patients(self) -> bool:
         """Whether the images are grouped by what a patient has one of."""
         from core.data.options import FINER_THAN_PATIENTS

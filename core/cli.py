@@ -294,7 +294,7 @@ def _run_all(options: argparse.Namespace, watcher: Watcher) -> None:
                     f"The project file {options.config} cannot be read ({error})."
                 ) from None
             project = parse_project(text, options.config)
-        project = project.changed(**wishes_given(options))
+        project = project.changed(**wishes_given(options)).anchored()
         release = options.release or options.project / "release" / "dataset"
         # What is said on the way would spoil the JSON for the program that reads it.
         with redirect_stdout(sys.stderr if options.json else sys.stdout):

@@ -89,6 +89,18 @@ class Project:
         given = {name: value for name, value in changes.items() if value is not None}
         return replace(self, **given)
 
+    def anchored(self) -> Project:
+        """The same wishes, whose paths hold wherever the program is started next."""
+        paths = {"source": self.source, "recipe": self.recipe}
+        return replace(
+            self,
+            **{
+                name: os.path.abspath(path)
+                for name, path in paths.items()
+                if path and (name == "source" or path.lower().endswith(".toml"))
+            },
+        )
+
 
 def parse_project(text: str, path: Path) -> Project:
     """Read a project file.

@@ -31,7 +31,7 @@ class SamplesPage(Page):
         super().__init__(
             self.tr("Samples"),
             self.tr(
-                "The trained network draws new images. Make as many as you like: "
+                "New images are drawn from what was learnt. Make as many as you like: "
                 "drawing costs no further privacy budget."
             ),
         )
@@ -51,6 +51,15 @@ class SamplesPage(Page):
             )
         self._add_up()
         self._show_files()
+        self._drawn_how.setText(
+            self.tr("Drawn by the trained network. Shown three times enlarged.")
+            if state.trained_network
+            else self.tr(
+                "Drawn from noisy statistics, to train classifiers with: blurred, and "
+                "of tissue like noise to the eye. The next page tells what they teach. "
+                "Shown three times enlarged."
+            )
+        )
 
     def ready(self) -> str | None:
         if self.job is not None:
@@ -131,12 +140,8 @@ class SamplesPage(Page):
         row.addWidget(self.smooth)
         self._shown.rows.addLayout(row)
         self._shown.rows.addWidget(self.gallery, 1)
-        self._shown.rows.addWidget(
-            label(
-                self.tr("Drawn by the trained network. Shown three times enlarged."),
-                "hint",
-            )
-        )
+        self._drawn_how = label("", "hint")
+        self._shown.rows.addWidget(self._drawn_how)
         return self._shown
 
     def _add_up(self) -> None:

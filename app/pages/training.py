@@ -60,6 +60,8 @@ class TrainingPage(Page):
     def summary(self) -> str:
         if self.state is None or self.state.fine_tuned is None:
             return ""
+        if not self.state.trained_network:
+            return self.tr("statistics measured")
         return self.tr("trained {steps}").format(
             steps=count(self.state.fine_tuned.updates, "step")
         )

@@ -56,6 +56,7 @@ class FakeEngine:
         self.previewed: list[Project] = []
         self.patients = True
         self.steps_done = 0
+        self.planned_recipe = ""
         self.weak_noise = False
         self.blind_check = False
 
@@ -238,6 +239,7 @@ class FakeEngine:
     ) -> FakePlan:
         self._may_fail("make_plan")
         workspace.finish("plan", {})
+        self.planned_recipe = project.recipe
         unit = PrivacyUnit(
             kind=UnitKind(project.unit),
             max_images_per_unit=project.max_images_per_unit,
@@ -291,7 +293,7 @@ class FakeEngine:
             self.training.clear()
         workspace.finish("training", {})
         return FakeTuned(
-            updates=self.steps,
+            updates=0 if self.planned_recipe == "useful" else self.steps,
             steps_charged=self.steps,
             epsilon_charged=plan.budget.epsilon,
         )

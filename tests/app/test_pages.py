@@ -278,6 +278,9 @@ def test_no_checkpoint_is_asked_for_where_none_is_used(at, calm, window):
 
 def test_the_whole_way_without_a_checkpoint(at, calm, window):
     page = at("release", recipe="useful")
+    assert "statistics measured" in window._summary.text()
+    samples = next(page for page in window.pages if page.key == "samples")
+    assert "like noise" in samples._drawn_how.text()
     page.export.click()
     calm(window)
     assert page.done()

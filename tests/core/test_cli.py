@@ -317,3 +317,23 @@ def test_verify_says_what_it_could_not_check(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("core.release.verify", lambda _: found)
     assert cli.main(["verify", str(tmp_path)]) == cli.DONE
     assert "Note: The lifetime ε is over other runs" in capsys.readouterr().out
+
+
+def test_paths_of_a_run_hold_wherever_the_next_command_is_given(tmp_path, monkeypatch):
+    """The wizard may open the project from another folder."""
+    asked = []
+
+    class Done:
+        def text(self):
+            return "done"
+
+    monkeypatch.setattr(
+        "core.run.run_project", lambda _, project, *__: asked.append(project) or Done()
+    )
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["run", "p", "--source", "scans", "--recipe", "own.toml"]) == 0
+    assert cli.main(["run", "q", "--source", str(tmp_path / "scans")]) == 0
+    assert {project.source for project in asked} == {str(tmp_path / "scans")}
+    assert [project.recipe for project in asked] == [
+        str(tmp_path / "own.toml"), "useful"
+    ]  # fmt: skip
