@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from functools import cache
 from importlib import resources
 from pathlib import Path
 
@@ -44,6 +45,7 @@ def recipe_titles() -> dict[str, str]:
     return {name: _title(contents[name]) for name in by_needs}
 
 
+@cache
 def recipes_without_checkpoint() -> frozenset[str]:
     """Those that train no network, or one from nothing."""
     contents = {name: tomllib.loads(_text(name)) for name in recipe_names()}

@@ -68,10 +68,9 @@ class CheckpointPage(Page):
             ""
             if state.starts_from_checkpoint
             else self.tr(
-                "None is needed: pictures of the kind that is chosen are drawn from "
-                "noisy statistics of your images, without a network. Go on. Should you "
-                "choose another kind on the next page, this one will ask which network "
-                "it starts from."
+                "None is needed: the kind of images that is chosen uses no network, or "
+                "trains one from nothing. Go on. Should you choose another kind on the "
+                "next page, this one will ask which network it starts from."
             )
         )
 
