@@ -54,7 +54,8 @@ def describe(charge: Charge, what: str) -> dict:
 def sampler(recipe: Recipe) -> dict:
     """How the images are drawn."""
     if recipe.pictures == MOMENTS:
-        name = "class by class from the Gaussian that the noisy moments define"
+        gaussian = "mixture of Gaussians" if recipe.moment_cells > 1 else "Gaussian"
+        name = f"class by class from the {gaussian} that the noisy moments define"
         return {"name": name, "steps": 1, "guidance": "none"}
     return {
         "name": recipe.sampler,
@@ -88,6 +89,8 @@ def audit_facts(
     names = ["central images: noisy class means of Poisson draws"]
     names = names if plan.central else []
     names += ["noisy class means", "noisy class covariances"] if plan.moments else []
+    if plan.moments and plan.moments.cells:
+        names += ["noisy means of cells within the classes", "noisy cell covariances"]
     if plan.teacher:
         names.append("private teacher: noisy gradients over all records")
     names += ["DP-SGD steps"] if mechanism else []

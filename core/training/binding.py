@@ -9,6 +9,7 @@ from core.errors import UserError
 from core.privacy.accounting import Charge, calibrate
 from core.privacy.budget import Budget
 from core.privacy.mechanism import Mechanism
+from core.training.cells import CellRelease
 from core.training.central import CentralRelease
 from core.training.moments import MomentRelease
 from core.training.recipe import MOMENTS, Recipe
@@ -26,10 +27,7 @@ def charges_of(
     if central:
         releases = (central.mechanism.charge(central.mechanism.steps),)
     if moments:
-        releases += (
-            Charge(noise_multiplier=moments.means_noise, count=1),
-            Charge(noise_multiplier=moments.squares_noise, count=1),
-        )
+        releases += moments.charges()
     if teacher:
         releases += (teacher.charge(teacher.steps),)
     if mechanism:
@@ -66,7 +64,9 @@ def bind(
     teacher = _bind_teacher(budget, declared_count, recipe, classes)
     if recipe.pictures == MOMENTS:
         # PRIVACY: one calibration of the moments together with the teacher.
-        moments = _moments_within(budget, budget.epsilon, recipe, classes, teacher)
+        moments = _moments_within(
+            budget, budget.epsilon, declared_count, recipe, classes, teacher
+        )
         return None, moments, central, teacher
     mechanism = Mechanism.poisson(
         population=declared_count,
@@ -75,7 +75,7 @@ def bind(
         clip_norm=recipe.clip_norm,
         steps=recipe.steps,
     )
-    moments = _bind_moments(budget, recipe, classes)
+    moments = _bind_moments(budget, declared_count, recipe, classes)
 
     def at(noise: float) -> tuple[Charge, ...]:
         louder = replace(mechanism, noise_multiplier=noise)
@@ -133,23 +133,50 @@ def _bind_central(
     return of(calibrate(at, share, budget.delta, budget.relation))
 
 
-def _bind_moments(budget: Budget, recipe: Recipe, classes: int) -> MomentRelease | None:
+def _bind_moments(
+    budget: Budget, declared_count: int, recipe: Recipe, classes: int
+) -> MomentRelease | None:
     if recipe.moment_share == 0:
         return None
     share = budget.epsilon * recipe.moment_share
-    return _moments_within(budget, share, recipe, classes)
+    return _moments_within(budget, share, declared_count, recipe, classes)
+
+
+def cells_per_class(recipe: Recipe, declared_count: int, classes: int) -> int:
+    """As many as the recipe wants, if so many records could fill them; public."""
+    return min(
+        recipe.moment_cells, declared_count // (classes * recipe.moment_cell_size)
+    )
 
 
 def _moments_within(
     budget: Budget,
     target: float,
+    declared_count: int,
     recipe: Recipe,
     classes: int,
     teacher: TeacherRelease | None = None,
 ) -> MomentRelease:
     """Noisy moments that keep ε within `target`, together with this teacher."""
-    # Two Gaussian sums of precision p and 1 − p are one Gaussian of precision 1.
+    cells = cells_per_class(recipe, declared_count, classes)
+    # Gaussian sums whose precisions add up to 1 are one Gaussian of precision 1.
+    within = recipe.moment_cells_share if cells > 1 else 0.0
     means, squares = recipe.moment_means_share, 1 - recipe.moment_means_share
+    rounds = recipe.moment_cell_rounds
+
+    def in_cells(noise: float) -> CellRelease:
+        return CellRelease(
+            classes=classes,
+            cells=cells,
+            size=recipe.moment_cell_size,
+            axes=recipe.moment_cell_axes,
+            rounds=rounds,
+            mean_norm=recipe.moment_norm,
+            norm=recipe.moment_cell_norm,
+            means_noise=noise / (within * means / rounds) ** 0.5,
+            squares_noise=noise / (within * squares) ** 0.5,
+            noise_edge=recipe.moment_cell_edge,
+        )
 
     def of(noise: float) -> MomentRelease:
         return MomentRelease(
@@ -157,10 +184,11 @@ def _moments_within(
             frequencies=recipe.moment_frequencies,
             mean_norm=recipe.moment_mean_norm,
             norm=recipe.moment_norm,
-            means_noise=noise / means**0.5,
-            squares_noise=noise / squares**0.5,
+            means_noise=noise / ((1 - within) * means) ** 0.5,
+            squares_noise=noise / ((1 - within) * squares) ** 0.5,
             noise_edge=recipe.moment_noise_edge,
             residual=recipe.moment_residual,
+            cells=in_cells(noise) if within else None,
         )
 
     def at(noise: float) -> tuple[Charge, ...]:

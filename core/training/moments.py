@@ -2,15 +2,16 @@
 
 In the line of DP-FETA (noisy class means) and DP-MERF (noisy feature means): release,
 once, the noisy mean and covariance of each class in a fixed public basis of low
-frequencies; draw as many pseudo-images as wanted from the Gaussians that they define;
-train the pretrained network on those before DP-SGD starts. All that follows the release
-is post-processing.
+frequencies, and, where the recipe asks for it, of cells within the classes; draw as
+many pseudo-images as wanted from the Gaussians that they define; train the pretrained
+network on those before DP-SGD starts. All that follows the release is post-processing.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +19,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from core.diffusion.views import to_network
 from core.events import Watcher
 from core.files import write_atomically
+from core.privacy.accounting import Charge
+from core.privacy.exact import Grid, exact_product
 from core.privacy.mechanism import Commit, private_sum
 from core.privacy.moments import (
     Contributions,
@@ -28,9 +30,14 @@ from core.privacy.moments import (
     sum_of_squares,
     unstack,
 )
+from core.training.cells import CellRelease, release_cells, square_root
 from core.training.units import UnitImages
 
 CHUNK = 4096
+
+PIXELS = Grid(step=1.0, limit=255.0)
+COEFFICIENTS = Grid(step=2.0**-12, limit=2.0**9)
+DIRECTIONS = Grid(step=2.0**-16, limit=1.0)
 
 COLOUR_AXES = torch.tensor(
     [[1 / 3**0.5] * 3, [1 / 2**0.5, -(1 / 2**0.5), 0],
@@ -53,6 +60,7 @@ class MomentRelease:
         noise_edge: Eigenvalues below this multiple of the noise's edge are dropped.
         residual: Whether the variance that was dropped comes back frequency by
             frequency, independent of one another: right for textures.
+        cells: The release of cells within the classes, None without.
     """
 
     classes: int
@@ -63,21 +71,32 @@ class MomentRelease:
     squares_noise: float
     noise_edge: float
     residual: bool
+    cells: CellRelease | None = None
+
+    def charges(self) -> tuple[Charge, ...]:
+        """What all of it costs, in order."""
+        return (
+            Charge(noise_multiplier=self.means_noise, count=1),
+            Charge(noise_multiplier=self.squares_noise, count=1),
+            *(self.cells.charges() if self.cells else ()),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassMoments:
-    """A Gaussian per class in the public basis; safe to keep, it is a private output.
+    """Gaussians per class in the public basis; safe to keep, it is a private output.
 
     Attributes:
         basis: float32 [c·H·W, d], orthonormal columns.
-        means: float32 [classes, d].
-        factors: float32 [classes, d, d], with covariance = factor·factorᵀ.
+        shares: float32 [classes, k], how often each of a class's k cells is drawn from.
+        means: float32 [classes, k, d].
+        factors: float32 [classes, k, d, r], with covariance = factor·factorᵀ.
         residuals: float32 [classes, d], standard deviations to add independently.
         shape: (c, H, W) of an image.
     """
 
     basis: Tensor
+    shares: Tensor
     means: Tensor
     factors: Tensor
     residuals: Tensor
@@ -85,11 +104,16 @@ class ClassMoments:
 
     def draw(self, labels: Tensor, generator: torch.Generator) -> Tensor:
         """Pseudo-images of these classes: float32 [n, c, H, W] in [-1, 1]."""
-        size = (len(labels), self.means.shape[1])
-        random = torch.randn(size, generator=generator)
-        around = torch.einsum("nij,nj->ni", self.factors[labels], random)
-        around += self.residuals[labels] * torch.randn(size, generator=generator)
-        pixels = (self.means[labels] + around) @ self.basis.T
+        number, d, rank = len(labels), *self.factors.shape[2:]
+        random = torch.randn(number, rank, generator=generator)
+        drawn = self.residuals[labels] * torch.randn(number, d, generator=generator)
+        k = self.shares.shape[1]
+        within = torch.multinomial(self.shares[labels], 1, generator=generator)[:, 0]
+        cells = labels * k + within
+        for cell in cells.unique().tolist():
+            own, place = cells == cell, divmod(cell, k)
+            drawn[own] += self.means[place] + random[own] @ self.factors[place].T
+        pixels = drawn @ self.basis.T
         return pixels.view(-1, *self.shape).clamp(-1, 1)
 
 
@@ -125,8 +149,9 @@ def release_moments(
 ) -> ClassMoments:
     """Charge for and release the noisy class moments.
 
-    Guarantee: two uses of the Gaussian mechanism, with the noise multipliers of
-    `release`; the second is centred on the output of the first.
+    Guarantee: the uses of the Gaussian mechanism that `release.charges()` lists; the
+    second is centred on the output of the first, and the cells (`release_cells`) on
+    both.
     """
     resolution, channels = units.dataset.images.shape[1], units.dataset.images.shape[3]
     basis = public_basis(resolution, channels, release.frequencies)
@@ -156,7 +181,7 @@ def release_moments(
     edge = math.sqrt(2 * basis.shape[1]) * release.squares_noise / counts
     factors = torch.stack(
         [
-            _factor(covariance, release.noise_edge * float(bound))
+            square_root(covariance, release.noise_edge * float(bound))
             for covariance, bound in zip(covariances, edge, strict=True)
         ]
     )
@@ -164,13 +189,54 @@ def release_moments(
     dropped = covariances.diagonal(dim1=1, dim2=2) - kept
     # Twice the noise of a diagonal entry: what is below it may be noise alone.
     dropped = dropped.where(dropped > 2 * release.squares_noise / counts, 0.0)
-    return ClassMoments(
+    found = ClassMoments(
         basis=basis,
-        means=means,
-        factors=factors * release.norm,
+        shares=torch.ones(release.classes, 1),
+        means=means[:, None],
+        factors=factors[:, None] * release.norm,
         residuals=dropped.sqrt() * release.norm * float(release.residual),
         shape=(channels, resolution, resolution),
     )
+    if release.cells is None:
+        return found
+    return _in_cells(release.cells, found, counts[:, 0], contributions, commit)
+
+
+def _in_cells(
+    release: CellRelease, classes: ClassMoments, counts: Tensor,
+    read: Callable[[], Contributions], commit: Commit,
+) -> ClassMoments:  # fmt: skip
+    """The classes as mixtures, each in the axes of its own noisy covariance."""
+    # Columns of a factor are its eigenvectors, of rising length.
+    largest = classes.factors[:, 0, :, -release.axes :]
+    spread = largest.norm(dim=1)
+    axes = largest / spread.clamp(min=1e-12)[:, None]
+    prepared: list[Contributions] = []
+
+    def centred() -> Contributions:
+        if not prepared:
+            prepared.append(_centred(read(), classes.means[:, 0], axes))
+        return prepared[0]
+
+    cells = release_cells(release, centred, spread, counts, commit)
+    return replace(
+        classes,
+        shares=cells.shares,
+        means=classes.means + torch.einsum("cdr,ckr->ckd", axes, cells.means),
+        factors=torch.einsum("cdr,ckrs->ckds", axes, cells.factors),
+    )
+
+
+def _centred(data: Contributions, means: Tensor, axes: Tensor) -> Contributions:
+    """The same records from the mean of their class, along its axes."""
+    moved = torch.zeros(len(data.labels), axes.shape[2])
+    for label in range(data.classes):
+        own = data.labels == label
+        centred = data.coefficients[own] - means[label]
+        # PRIVACY: exact, as `_contributions`: cells are told from it.
+        along = exact_product(centred, axes[label], COEFFICIENTS, DIRECTIONS)
+        moved[own] = along.float()
+    return replace(data, coefficients=moved)
 
 
 def _contributions(
@@ -178,11 +244,16 @@ def _contributions(
 ) -> Contributions:
     """Coefficients of every unit's images; a unit's weights add up to 1."""
     coefficients, labels, weights = [], [], []
+    shift = (DIRECTIONS.steps(basis) * DIRECTIONS.step).sum(dim=0)
     for first in range(0, units.present, CHUNK):
         last = min(first + CHUNK, units.present)
         drawn = [units.draw(unit) for unit in range(first, last)]
-        images = to_network(torch.cat([pixels for pixels, _ in drawn]))
-        coefficients.append(images.flatten(1) @ basis)
+        pixels = torch.cat([pixels for pixels, _ in drawn])
+        # PRIVACY: exact, so that a record's coefficients are its own affair.
+        planes = pixels.movedim(-1, 1).flatten(1)
+        product = exact_product(planes, basis, PIXELS, DIRECTIONS)
+        # To [-1, 1], as `to_network` does.
+        coefficients.append((product / 127.5 - shift).float())
         labels.extend(label for _, label in drawn)
         weights.extend(torch.full((len(own),), 1 / len(own)) for _, own in drawn)
         watcher.progress("Measuring noisy class moments", last, units.present)
@@ -194,17 +265,11 @@ def _contributions(
     )
 
 
-def _factor(covariance: Tensor, threshold: float) -> Tensor:
-    """A square root of the part of a noisy covariance that stands above its noise."""
-    values, vectors = torch.linalg.eigh(covariance.double())
-    kept = torch.where(values > threshold, values, torch.zeros_like(values))
-    return (vectors * kept.sqrt()).float()
-
-
 def save_moments(moments: ClassMoments, path: Path) -> None:
     """Keep a release: it was paid for once and cannot be had again."""
     tensors = {
         "basis": moments.basis.contiguous(),
+        "shares": moments.shares.contiguous(),
         "means": moments.means.contiguous(),
         "factors": moments.factors.contiguous(),
         "residuals": moments.residuals.contiguous(),
@@ -214,7 +279,11 @@ def save_moments(moments: ClassMoments, path: Path) -> None:
 
 
 def load_moments(path: Path) -> ClassMoments:
-    """Read what `save_moments` wrote."""
+    """Read what `save_moments` wrote, also in a version that knew no cells."""
     tensors = load_file(path)
     shape = tuple(int(size) for size in tensors.pop("shape"))
+    if "shares" not in tensors:
+        tensors["shares"] = torch.ones(len(tensors["means"]), 1)
+        for name in ("means", "factors"):
+            tensors[name] = tensors[name][:, None]
     return ClassMoments(shape=shape, **tensors)

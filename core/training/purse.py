@@ -39,7 +39,7 @@ class Purse:
         moments = self._plan.moments
         if moments is None:
             return False
-        noises = (moments.means_noise, moments.squares_noise)
+        noises = {charge.noise_multiplier for charge in moments.charges()}
         return any(
             c.batch_cap is None and c.noise_multiplier in noises for c in self.charged()
         )

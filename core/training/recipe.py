@@ -70,6 +70,14 @@ class Recipe:
             are dropped.
         moment_residual: Whether their variance comes back as independent frequencies,
             which is right for textures.
+        moment_cells: Cells within each class, at most (`training.cells`); 1 for none.
+            There are none where a class has too few records for two.
+        moment_cells_share: Of that release's precision, the part for the cells.
+        moment_cell_size: Records that there must be for each cell, on average.
+        moment_cell_rounds: Releases of the cells' means.
+        moment_cell_axes: Directions of a class that its cells are described in.
+        moment_cell_norm, moment_cell_edge: As `moment_norm` and `moment_noise_edge`,
+            of the distance from a cell's mean.
         moment_images: Pseudo-images trained on, counted with repetition.
         moment_learning_rate: Adam's on them.
         sampler, sampler_steps: How samples are drawn.
@@ -163,7 +171,13 @@ class Recipe:
     teacher_components: int = 400
     teacher_learning_rate: float = 100.0
     teacher_labels: bool = False
-
+    moment_cells: int = 1
+    moment_cells_share: float = 0.5
+    moment_cell_size: int = 300
+    moment_cell_rounds: int = 4
+    moment_cell_axes: int = 80
+    moment_cell_norm: float = 10.0
+    moment_cell_edge: float = 0.4
     outer_images: int = 0
     outer_source: str = PROCEDURAL
     private_timesteps: tuple[int, int] = (30, 600)
@@ -203,6 +217,12 @@ class Recipe:
             brightness, contrasts = self.moment_frequencies
             if brightness < 1 or contrasts < 0:
                 raise self._refused("moment_frequencies", "at least 1 and at least 0")
+            if not 0 < self.moment_cells_share < 1:
+                raise self._refused("moment_cells_share", "above 0 and below 1")
+            if self.moment_cell_edge < 0:
+                raise self._refused("moment_cell_edge", "0 or more")
+            positive += ["moment_cells", "moment_cell_size", "moment_cell_rounds",
+                         "moment_cell_axes", "moment_cell_norm"]  # fmt: skip
             if self.pictures == NETWORK:
                 positive += ["moment_images", "moment_learning_rate"]
         if self.central_share:

@@ -83,7 +83,8 @@ def runs() -> Iterator[Run]:
                   changes=NATIVE)  # fmt: skip
     for data, epsilon in both:
         yield Run(data=data, epsilon=epsilon, recipe="upright", seed=0)
-    for recipe in ("useful-unnamed", "useful-14", "upright-unwarmed"):
+    for recipe in ("useful-one-gaussian", "useful-unnamed", "useful-14",
+                   "upright-unwarmed"):  # fmt: skip
         changes = () if recipe.startswith("upright") else NATIVE
         yield Run(data="fashion", epsilon=10.0, recipe=recipe, seed=0, changes=changes)
     yield Run(data="fashion", epsilon=1.0, recipe="useful-wide", seed=0, changes=NATIVE)

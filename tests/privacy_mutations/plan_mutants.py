@@ -29,11 +29,10 @@ PLAN_MUTANTS = (
     ),
     Mutant(
         name="one release of moments is left out",
-        file=BINDING,
-        correct="            Charge(noise_multiplier=moments.squares_noise, count=1),\n"
-        "        )\n"
-        "    if teacher:",
-        wrong="        )\n    if teacher:",
+        file="training/moments.py",
+        correct="            Charge(noise_multiplier=self.squares_noise, count=1),\n"
+        "            *(",
+        wrong="            *(",
         tests=(IN_PLAN + "test_the_calibration_is_over_everything",),
     ),
     Mutant(
