@@ -51,10 +51,11 @@ def describe(charge: Charge, what: str) -> dict:
     }
 
 
-def sampler(recipe: Recipe) -> dict:
+def sampler(plan: Plan) -> dict:
     """How the images are drawn."""
+    recipe, moments = plan.recipe, plan.moments
     if recipe.pictures == MOMENTS:
-        gaussian = "mixture of Gaussians" if recipe.moment_cells > 1 else "Gaussian"
+        gaussian = "mixture of Gaussians" if moments and moments.cells else "Gaussian"
         name = f"class by class from the {gaussian} that the noisy moments define"
         return {"name": name, "steps": 1, "guidance": "none"}
     return {
@@ -167,7 +168,7 @@ def audit_facts(
             f"linear to {recipe.learning_rate:g} over {recipe.warmup_steps} steps, "
             "then constant"
         ),
-        sampler=sampler(recipe),
+        sampler=sampler(plan),
         views=views(recipe),
         public_data=public_data(recipe),
         selection=selection(recipe, unnamed),

@@ -10,7 +10,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
+
+BLOCK = 512
+"""Rows at a time: in double precision, many images are large."""
 
 EXACT = 2.0**53
 """Whole numbers up to here are exact in double precision."""
@@ -25,8 +29,8 @@ class Grid:
 
     def steps(self, values: Tensor) -> Tensor:
         """The nearest on it, in steps: float64; what is not a number becomes 0."""
-        clear = values.double().nan_to_num(nan=0.0).clamp(-self.limit, self.limit)
-        return (clear / self.step).round()
+        clear = torch.nan_to_num(values.double(), nan=0.0)
+        return clear.clamp_(-self.limit, self.limit).div_(self.step).round_()
 
 
 def exact_product(rows: Tensor, columns: Tensor, left: Grid, right: Grid) -> Tensor:
@@ -47,4 +51,10 @@ def exact_product(rows: Tensor, columns: Tensor, left: Grid, right: Grid) -> Ten
     # PRIVACY: beyond this, sums are rounded, and rows no longer independent.
     if largest > EXACT:
         raise ValueError("grids too fine for exact sums")
-    return left.steps(rows) @ right.steps(columns) * (left.step * right.step)
+    whole = right.steps(columns)
+    product = torch.empty(len(rows), columns.shape[1], dtype=torch.float64)
+    for part, found in zip(
+        torch.split(rows, BLOCK), torch.split(product, BLOCK), strict=True
+    ):
+        torch.mm(left.steps(part), whole, out=found)
+    return product.mul_(left.step * right.step)

@@ -164,10 +164,10 @@ def _moments_within(
     means, squares = recipe.moment_means_share, 1 - recipe.moment_means_share
     rounds = recipe.moment_cell_rounds
 
-    def in_cells(noise: float) -> CellRelease:
+    def cell_release(noise: float) -> CellRelease:
         return CellRelease(
             classes=classes,
-            cells=cells,
+            per_class=cells,
             size=recipe.moment_cell_size,
             axes=recipe.moment_cell_axes,
             rounds=rounds,
@@ -188,7 +188,7 @@ def _moments_within(
             squares_noise=noise / ((1 - within) * squares) ** 0.5,
             noise_edge=recipe.moment_noise_edge,
             residual=recipe.moment_residual,
-            cells=in_cells(noise) if within else None,
+            cells=cell_release(noise) if within else None,
         )
 
     def at(noise: float) -> tuple[Charge, ...]:

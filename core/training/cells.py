@@ -43,8 +43,8 @@ class CellRelease:
 
     Attributes:
         classes: Number of classes.
-        cells: Of each class, at most.
-        size: Units that there must be in a class for each of its cells.
+        per_class: Cells of each class, at most.
+        size: A class has as many cells as it has this many units, but one at least.
         axes: Directions of each class that they are described in, at most.
         rounds: Releases of the cells' means.
         mean_norm, norm: Clip norms of a record's distance from the class's mean, and
@@ -54,7 +54,7 @@ class CellRelease:
     """
 
     classes: int
-    cells: int
+    per_class: int
     size: int
     axes: int
     rounds: int
@@ -107,40 +107,63 @@ def release_cells(
         counts: float32 [classes], released before: how many units there are of each.
     """
     centres, used = _first_centres(release, spread, counts)
+    # PRIVACY: all rounds are charged ahead of the first. A crash loses them together,
+    # so that each event of the audit is charged whole or not at all.
+    commit(Charge(noise_multiplier=release.means_noise, count=release.rounds))
     for _ in range(release.rounds):
+        borders = centres
+        sizes, centres = _release_means(release, read, borders, used)
+        centres = centres * (spread > 0)[:, None]
+    full = used & (sizes > DEVIATIONS * 2**0.5 * release.means_noise)
+    squares = _release_squares(release, read, borders, used, centres, commit)
+    factors = _factors(release, squares, sizes.where(full, 0.0), spread > 0)
+    # A class without a cell that stands above the noise stays one Gaussian.
+    whole = ~full.any(dim=1)
+    centres[whole, 0] = 0.0
+    factors[whole, 0] = torch.diag_embed(spread[whole])
+    shares = sizes.where(full, 0.0)
+    shares[whole, 0] = 1.0
+    return Cells(shares=shares, means=centres, factors=factors)
 
-        def means_of_cells(centres: Tensor = centres, used: Tensor = used) -> Tensor:
-            return sum_of_means(_in_cells(read(), centres, used), release.mean_norm)
 
-        # PRIVACY: the records are read inside the call, after the charge is on disk.
-        noisy = private_sum(
-            means_of_cells,
-            sensitivity=1.0,
-            noise_multiplier=release.means_noise,
-            commit=commit,
-        ).view(*centres.shape[:2], -1)
-        sizes = noisy[..., -1] * 2**0.5
-        full = sizes > DEVIATIONS * 2**0.5 * release.means_noise
-        found = noisy[..., :-1] * 2**0.5 * release.mean_norm
-        found = found / sizes.clamp(min=1.0)[..., None] * (spread > 0)[:, None]
-        centres = torch.where(full[..., None], found, centres)
-    flat = centres.flatten(0, 1)
-
-    def squares_of_cells() -> Tensor:
-        return sum_of_squares(_in_cells(read(), centres, used), flat, release.norm)
-
+def _release_means(
+    release: CellRelease, read: Records, centres: Tensor, used: Tensor
+) -> tuple[Tensor, Tensor]:
+    """One round, charged before: (noisy counts [classes, k], centres as moved)."""
     noisy = private_sum(
-        squares_of_cells,
+        lambda: sum_of_means(_sorted(read(), centres, used), release.mean_norm),
+        sensitivity=1.0,
+        noise_multiplier=release.means_noise,
+        # PRIVACY: `release_cells` has charged all rounds.
+        commit=lambda _: None,
+    ).view(*centres.shape[:2], -1)
+    sizes = noisy[..., -1] * 2**0.5
+    found = noisy[..., :-1] * 2**0.5 * release.mean_norm
+    found = found / sizes.clamp(min=1.0)[..., None]
+    full = sizes > DEVIATIONS * 2**0.5 * release.means_noise
+    return sizes, torch.where(full[..., None], found, centres)
+
+
+def _release_squares(
+    release: CellRelease, read: Records, borders: Tensor, used: Tensor,
+    centres: Tensor, commit: Commit,
+) -> Tensor:  # fmt: skip
+    """Noisy sums of squares around `centres`, of the cells that `borders` cut.
+
+    The borders are those that the centres were told with: the same records.
+
+    Returns:
+        float32 [classes, k, axes, axes].
+    """
+    around = centres.flatten(0, 1)
+    # PRIVACY: the records are read inside the call, after the charge is on disk.
+    noisy = private_sum(
+        lambda: sum_of_squares(_sorted(read(), borders, used), around, release.norm),
         sensitivity=1.0,
         noise_multiplier=release.squares_noise,
         commit=commit,
     )
-    shares = torch.where(full & used, sizes, 0.0)
-    # A class without a cell that stands above the noise is drawn from all of them.
-    shares = torch.where(shares.sum(dim=1, keepdim=True) > 0, shares, used.float())
-    squares = unstack(noisy, flat.shape[1]).view(*centres.shape, -1)
-    factors = _factors(release, squares, sizes, spread > 0)
-    return Cells(shares=shares, means=centres, factors=factors)
+    return unstack(noisy, around.shape[1]).view(*centres.shape, -1)
 
 
 def _first_centres(
@@ -152,11 +175,11 @@ def _first_centres(
         (float32 [classes, k, axes], bool [classes, k]: which of them there are).
     """
     generator = torch.Generator().manual_seed(0)
-    centres = torch.zeros(release.classes, release.cells, spread.shape[1])
-    used = torch.zeros(release.classes, release.cells, dtype=torch.bool)
+    centres = torch.zeros(release.classes, release.per_class, spread.shape[1])
+    used = torch.zeros(release.classes, release.per_class, dtype=torch.bool)
     for label in range(release.classes):
         wanted = int(counts[label].item() // release.size)
-        number = min(max(wanted, 1), release.cells)
+        number = min(max(wanted, 1), release.per_class)
         drawn = torch.randn(PSEUDO_RECORDS, spread.shape[1], generator=generator)
         centres[label, :number] = _k_means(drawn * spread[label], number)
         used[label, :number] = True
@@ -173,7 +196,7 @@ def _k_means(points: Tensor, number: int) -> Tensor:
     return centres
 
 
-def _in_cells(records: Contributions, centres: Tensor, used: Tensor) -> Contributions:
+def _sorted(records: Contributions, centres: Tensor, used: Tensor) -> Contributions:
     """The same records, labelled by the cell of their class that is nearest."""
     cells = torch.zeros_like(records.labels)
     number = centres.shape[1]
@@ -183,8 +206,8 @@ def _in_cells(records: Contributions, centres: Tensor, used: Tensor) -> Contribu
         half = (GRID.steps(centres[label]) * GRID.step).square().sum(dim=1) / 2
         half = half.masked_fill(~used[label], math.inf)
         # PRIVACY: one cell for each record, by itself and by what is released.
-        near = exact_product(records.coefficients[own], centres[label].T, GRID, GRID)
-        cells[own] = label * number + (half - near).argmin(dim=1)
+        alike = exact_product(records.coefficients[own], centres[label].T, GRID, GRID)
+        cells[own] = label * number + (half - alike).argmin(dim=1)
     return replace(records, labels=cells, classes=records.classes * number)
 
 
@@ -195,7 +218,7 @@ def _factors(
 
     Args:
         squares: float32 [classes, k, axes, axes], noisy sums.
-        sizes: float32 [classes, k], noisy counts.
+        sizes: float32 [classes, k], noisy counts; 0 for a cell that is not drawn from.
         axes: bool [classes, axes]: which a class has.
     """
     factors = torch.zeros_like(squares)

@@ -108,8 +108,8 @@ class ClassMoments:
         random = torch.randn(number, rank, generator=generator)
         drawn = self.residuals[labels] * torch.randn(number, d, generator=generator)
         k = self.shares.shape[1]
-        within = torch.multinomial(self.shares[labels], 1, generator=generator)[:, 0]
-        cells = labels * k + within
+        which = torch.multinomial(self.shares[labels], 1, generator=generator)[:, 0]
+        cells = labels * k + which
         for cell in cells.unique().tolist():
             own, place = cells == cell, divmod(cell, k)
             drawn[own] += self.means[place] + random[own] @ self.factors[place].T
@@ -199,18 +199,19 @@ def release_moments(
     )
     if release.cells is None:
         return found
-    return _in_cells(release.cells, found, counts[:, 0], contributions, commit)
+    return _with_cells(release.cells, found, counts[:, 0], contributions, commit)
 
 
-def _in_cells(
+def _with_cells(
     release: CellRelease, classes: ClassMoments, counts: Tensor,
     read: Callable[[], Contributions], commit: Commit,
 ) -> ClassMoments:  # fmt: skip
     """The classes as mixtures, each in the axes of its own noisy covariance."""
-    # Columns of a factor are its eigenvectors, of rising length.
-    largest = classes.factors[:, 0, :, -release.axes :]
-    spread = largest.norm(dim=1)
-    axes = largest / spread.clamp(min=1e-12)[:, None]
+    # Columns of a factor are scaled eigenvectors, the longest last.
+    number = min(release.axes, classes.factors.shape[3])
+    longest = classes.factors[:, 0, :, -number:]
+    spread = longest.norm(dim=1)
+    axes = longest / spread.clamp(min=1e-12)[:, None]
     prepared: list[Contributions] = []
 
     def centred() -> Contributions:
@@ -233,7 +234,8 @@ def _centred(data: Contributions, means: Tensor, axes: Tensor) -> Contributions:
     for label in range(data.classes):
         own = data.labels == label
         centred = data.coefficients[own] - means[label]
-        # PRIVACY: exact, as `_contributions`: cells are told from it.
+        # PRIVACY: exact, as in `_contributions`, and the difference is a record's own:
+        # cells are told from it.
         along = exact_product(centred, axes[label], COEFFICIENTS, DIRECTIONS)
         moved[own] = along.float()
     return replace(data, coefficients=moved)

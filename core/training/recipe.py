@@ -217,18 +217,30 @@ class Recipe:
             brightness, contrasts = self.moment_frequencies
             if brightness < 1 or contrasts < 0:
                 raise self._refused("moment_frequencies", "at least 1 and at least 0")
-            if not 0 < self.moment_cells_share < 1:
-                raise self._refused("moment_cells_share", "above 0 and below 1")
-            if self.moment_cell_edge < 0:
-                raise self._refused("moment_cell_edge", "0 or more")
-            positive += ["moment_cells", "moment_cell_size", "moment_cell_rounds",
-                         "moment_cell_axes", "moment_cell_norm"]  # fmt: skip
+            positive += self._check_cells()
             if self.pictures == NETWORK:
                 positive += ["moment_images", "moment_learning_rate"]
         if self.central_share:
             positive += ["central_draws", "central_batch", "central_reduce",
                          "central_images", "central_learning_rate"]  # fmt: skip
         return positive
+
+    def _check_cells(self) -> list[str]:
+        """The fields of the cells that must be above 0."""
+        if not 0.01 <= self.moment_cells_share <= 0.99:
+            raise self._refused("moment_cells_share", "between 0.01 and 0.99")
+        for name, most in (("moment_cells", 256), ("moment_cell_rounds", 100),
+                           ("moment_cell_norm", 1e6)):  # fmt: skip
+            if getattr(self, name) > most:
+                raise self._refused(name, f"at most {most:g}")
+        if self.moment_cells > 1 and self.moment_residual:
+            raise self._refused(
+                "moment_cells", "1 with a moment residual, which is of whole classes"
+            )
+        if self.moment_cell_edge < 0:
+            raise self._refused("moment_cell_edge", "0 or more")
+        return ["moment_cells", "moment_cell_size", "moment_cell_rounds",
+                "moment_cell_axes", "moment_cell_norm"]  # fmt: skip
 
     def _check_training(self) -> list[str]:
         """The fields of DP-SGD and of the sampler that must be above 0."""

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
+from core import disclosure
 from core.checkpoints.catalogue import find
 from core.disclosure import audit_facts
 from core.release.audit import build_audit
 from core.release.recheck import contradictions
 from core.release.report import front_page
+from core.training.cells import CellRelease
 from core.training.forecast import network_calls
 from core.training.recipe import load_recipe
 from core.workspace import Project
@@ -118,6 +121,28 @@ def test_the_report_states_the_central_images_as_events_of_their_own(tmp_path):
     assert [s["expected_batch"] for s in audit["sampling"]] == [12, 4]
     wrong = [finding.subject for finding in contradictions(audit)]
     assert not {"steps_committed", "original_parameters", "n_public"} & set(wrong)
+
+
+def test_the_report_states_the_cells_that_there_are(tmp_path):
+    """Not those that the recipe would have made of more records."""
+    plan = make_plan(tmp_path, moments=True, moment_residual=False, moment_cells=4)
+    cells = CellRelease(
+        classes=2, per_class=4, size=5, axes=3, rounds=4, mean_norm=4.0, norm=3.0,
+        means_noise=90.0, squares_noise=45.0, noise_edge=0.4,
+    )  # fmt: skip
+    assert disclosure.sampler(of_moments(plan))["name"].count("the Gaussian") == 1
+    plan = replace(plan, moments=replace(plan.moments, cells=cells))
+    assert "the mixture" in disclosure.sampler(of_moments(plan))["name"]
+    audit = stated(plan)
+    events = audit["composition"]["events"]
+    assert [event["count"] for event in events] == [1, 1, 4, 1, 3]
+    assert events[2]["what"] == "noisy means of cells within the classes"
+    wrong = [finding.subject for finding in contradictions(audit)]
+    assert not {"steps_committed", "original_parameters", "n_public"} & set(wrong)
+
+
+def of_moments(plan):
+    return replace(plan, recipe=SimpleNamespace(pictures="moments"))
 
 
 def test_the_report_states_the_teacher_and_who_named_the_images(tmp_path):

@@ -176,6 +176,7 @@ def test_the_audit_surface_is_short():
         "teacher",
         "ledger",
         "accounting",
+        "exact",
     ],
 )
 def test_the_lines_that_keep_the_rules_are_marked(name):

@@ -37,33 +37,44 @@ CELL_MUTANTS = (
     Mutant(
         name="records are sorted into cells before they are paid for",
         file=CELLS,
-        correct="        def means_of_cells(centres: Tensor = centres, "
-        "used: Tensor = used) -> Tensor:\n"
-        "            return sum_of_means(_in_cells(read(), centres, used), "
-        "release.mean_norm)\n",
-        wrong="        early = _in_cells(read(), centres, used)\n\n"
-        "        def means_of_cells(early: Contributions = early) -> Tensor:\n"
-        "            return sum_of_means(early, release.mean_norm)\n",
+        correct="        borders = centres\n",
+        wrong="        borders = centres\n        _sorted(read(), borders, used)\n"
+        "        commit(Charge(noise_multiplier=release.means_noise, count=1))\n",
         tests=(ORDER,),
     ),
     Mutant(
-        name="a record is counted in every cell that is near",
+        name="the rounds of the cells are never charged",
+        file=CELLS,
+        correct="    commit(Charge(noise_multiplier=release.means_noise, "
+        "count=release.rounds))\n",
+        wrong="",
+        tests=(ORDER,),
+    ),
+    Mutant(
+        name="a record is counted in two cells",
         file=CELLS,
         correct="    return replace(records, labels=cells, "
         "classes=records.classes * number)\n",
-        wrong="    import torch as t\n"
-        "    return replace(records, labels=t.cat([cells, cells // number * number]),\n"
-        "        coefficients=t.cat([records.coefficients] * 2),\n"
-        "        weights=t.cat([records.weights] * 2),\n"
+        wrong="    twice = torch.cat([cells, cells // number * number])\n"
+        "    return replace(records, labels=twice,\n"
+        "        coefficients=torch.cat([records.coefficients] * 2),\n"
+        "        weights=torch.cat([records.weights] * 2),\n"
         "        classes=records.classes * number)\n",
         tests=(IN_CELLS + "test_a_patient_moves_all_cells_together_by_at_most_one",),
     ),
     Mutant(
+        name="the nearest cell is told from a rounded product",
+        file=CELLS,
+        correct="        alike = exact_product(records.coefficients[own], "
+        "centres[label].T, GRID, GRID)\n",
+        wrong="        alike = records.coefficients[own] @ centres[label].T\n",
+        tests=(IN_CELLS + "test_a_tie_is_a_tie_in_whatever_order_it_is_added_up",),
+    ),
+    Mutant(
         name="cells are told from rounded products",
         file=EXACT,
-        correct="return left.steps(rows) @ right.steps(columns) * "
-        "(left.step * right.step)",
-        wrong="return (rows.float() @ columns.float()).double()",
+        correct="    return product.mul_(left.step * right.step)\n",
+        wrong="    return (rows.float() @ columns.float()).double()\n",
         tests=("privacy/test_exact.py",),
     ),
     Mutant(

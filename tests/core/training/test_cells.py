@@ -14,7 +14,7 @@ from core.events import Watcher
 from core.privacy.accounting import Charge, epsilon
 from core.privacy.budget import PrivacyUnit
 from core.privacy.moments import Contributions, sum_of_means, sum_of_squares
-from core.training import cells as room
+from core.training import cells as cells_room
 from core.training import moments
 from core.training.binding import bind
 from core.training.cells import CellRelease
@@ -30,7 +30,7 @@ from tests.core.tiny import make_dataset, patients, write_recipe
 from tests.core.tiny import make_plan as tiny_plan
 
 CELLS = CellRelease(
-    classes=2, cells=4, size=20, axes=6, rounds=3, mean_norm=20.0, norm=10.0,
+    classes=2, per_class=4, size=20, axes=6, rounds=3, mean_norm=20.0, norm=10.0,
     means_noise=2e-3, squares_noise=3e-3, noise_edge=0.4,
 )  # fmt: skip
 RELEASE = MomentRelease(
@@ -60,23 +60,29 @@ def two_kinds(count: int, rare: int = 0) -> ImageDataset:
 def test_every_charge_comes_before_the_records_are_read_for_it(monkeypatch):
     order: list[object] = []
     units = group_units(make_dataset(60), PrivacyUnit())
-    sorting = room._in_cells
+    sorting = cells_room._sorted
 
     def noting(*given):
         order.append("read")
         return sorting(*given)
 
-    monkeypatch.setattr(room, "_in_cells", noting)
+    monkeypatch.setattr(cells_room, "_sorted", noting)
     released(units, commit=order.append)
-    mean, square = (Charge(noise_multiplier=noise, count=1) for noise in (2e-3, 3e-3))
-    assert order[2:] == [mean, "read"] * 3 + [square, "read"]
+    rounds = Charge(noise_multiplier=2e-3, count=3)
+    square = Charge(noise_multiplier=3e-3, count=1)
+    assert order[2:] == [rounds, *["read"] * 3, square, "read"]
     plain = Charge(noise_multiplier=1e-3, count=1)
     assert order[:2] == [plain, plain]
-    assert RELEASE.charges() == (plain, plain, replace(mean, count=3), square)
+    assert RELEASE.charges() == (plain, plain, rounds, square)
 
 
 def test_they_share_what_the_moments_have(tmp_path):
-    wishes = {"moment_cells": 3, "moment_cells_share": 0.6, "moment_cell_size": 13}
+    wishes = {
+        "moment_residual": "false",
+        "moment_cells": 3,
+        "moment_cells_share": 0.6,
+        "moment_cell_size": 13,
+    }
     recipe = load_recipe(str(write_recipe(tmp_path, moment_cell_rounds=2, **wishes)))
     budget = tiny_plan(tmp_path).budget
     mechanism, moments, *_ = bind(budget, 80, recipe, 2)
@@ -94,18 +100,33 @@ def test_they_share_what_the_moments_have(tmp_path):
     assert 0.99 * budget.epsilon < found <= budget.epsilon
     inverse = [c.count / c.noise_multiplier**2 for c in charges]
     assert sum(inverse[2:]) == pytest.approx(0.6 * sum(inverse))
-    assert cells.cells == 3
+    assert cells.per_class == 3
 
 
-@pytest.mark.parametrize(("declared", "cells"), [(77, None), (78, 3), (51, None)])
-def test_few_declared_records_have_no_cells(tmp_path, declared, cells):
-    wishes = {"moment_cells": 3, "moment_cell_size": 13 if declared > 60 else 26}
+@pytest.mark.parametrize(
+    ("declared", "size", "cells"), [(77, 13, 2), (78, 13, 3), (800, 13, 3)]
+)
+def test_as_many_cells_as_the_declared_records_can_fill(
+    tmp_path, declared, size, cells
+):
+    wishes = {"moment_residual": "false", "moment_cells": 3, "moment_cell_size": size}
     recipe = load_recipe(str(write_recipe(tmp_path, **wishes)))
     moments = bind(tiny_plan(tmp_path).budget, declared, recipe, 2)[1]
-    if cells is None and declared == 77:
-        assert moments.cells.cells == 2
-    else:
-        assert (moments.cells.cells if moments.cells else None) == cells
+    assert moments.cells.per_class == cells
+
+
+def test_few_declared_records_have_no_cells(tmp_path):
+    """And the class's moments then have all the precision."""
+    wishes = {"moment_residual": "false", "moment_cells": 3, "moment_cell_size": 26}
+    budget = tiny_plan(tmp_path).budget
+    few, none = (
+        bind(budget, 80, load_recipe(str(write_recipe(tmp_path, **chosen))), 2)[1]
+        for chosen in (
+            wishes | {"moment_cell_size": 41},
+            {"moment_residual": "false"},
+        )
+    )
+    assert few == none and few.cells is None
 
 
 # Whom they count where.
@@ -134,7 +155,7 @@ def test_a_patient_moves_all_cells_together_by_at_most_one():
         )  # fmt: skip
 
     def sums(part: Contributions) -> tuple[torch.Tensor, torch.Tensor]:
-        sorted_in = room._in_cells(part, centres, used)
+        sorted_in = cells_room._sorted(part, centres, used)
         return (
             sum_of_means(sorted_in, 8.0),
             sum_of_squares(sorted_in, centres.flatten(0, 1), 8.0),
@@ -149,7 +170,7 @@ def test_a_patient_moves_all_cells_together_by_at_most_one():
 
 def test_a_record_lies_in_the_nearest_cell_that_its_class_has():
     data, centres, used = records()
-    found = room._in_cells(data, centres, used)
+    found = cells_room._sorted(data, centres, used)
     assert found.classes == 8 and torch.equal(found.weights, data.weights)
     for row, label, cell in zip(
         data.coefficients, data.labels, found.labels, strict=True
@@ -171,6 +192,20 @@ def test_a_record_s_place_and_coefficients_do_not_hang_on_the_others():
     assert torch.equal(
         moments._centred(again, means, axes).coefficients, moved.coefficients[1:]
     )
+
+
+def test_a_tie_is_a_tie_in_whatever_order_it_is_added_up():
+    """A rounded product decides it by the order of the terms."""
+    generator = torch.Generator().manual_seed(3)
+    half = torch.randn(400, 40, generator=generator) * 10
+    data = Contributions(
+        coefficients=torch.cat([half, half.flip(1)], dim=1),
+        labels=torch.zeros(400, dtype=torch.int64), weights=torch.ones(400), classes=1,
+    )  # fmt: skip
+    centre = torch.randn(80, generator=generator)
+    centres = torch.stack([centre, centre.flip(0)])[None]
+    found = cells_room._sorted(data, centres, torch.ones(1, 2, dtype=torch.bool))
+    assert not found.labels.any()
 
 
 # What they draw.
@@ -198,6 +233,34 @@ def test_a_rare_class_is_one_cell():
     assert (found.shares[0] > 0).sum() >= 2
     grey = found.draw(torch.ones(50, dtype=torch.int64), torch.Generator())
     assert abs(float(grey.mean())) < 0.05
+
+
+def test_a_class_without_a_full_cell_stays_one_gaussian():
+    units = group_units(two_kinds(200, rare=40), PrivacyUnit())
+    lost = replace(RELEASE, cells=replace(CELLS, means_noise=1e4, squares_noise=1e4))
+    found, plain = released(units, lost), released(units, replace(RELEASE, cells=None))
+    assert found.shares.tolist() == [[1.0, 0, 0, 0]] * 2
+    torch.testing.assert_close(found.means[:, 0], plain.means[:, 0], atol=0.1, rtol=0)
+    kept = [
+        moments.factors[0, 0] @ moments.factors[0, 0].T for moments in (found, plain)
+    ]
+    torch.testing.assert_close(*kept, atol=0.5, rtol=0)
+
+
+def test_a_cell_s_records_and_their_number_are_of_the_same_borders():
+    """Of a lopsided class in one round: the covariance is neither more nor less."""
+    rng = np.random.default_rng(0)
+    level = np.clip(255 * rng.random(400) ** 3, 0, 255)[:, None, None, None]
+    dataset = make_dataset(400)
+    images = np.broadcast_to(level, dataset.images.shape).astype(np.uint8)
+    dataset = replace(dataset, images=images, labels=np.zeros(400, np.int64))
+    once = replace(RELEASE, cells=replace(CELLS, rounds=1))
+    found = released(group_units(dataset, PrivacyUnit()), once)
+    drawn = found.draw(torch.zeros(4000, dtype=torch.int64), torch.Generator())
+    spread = (found.means[0] @ found.basis.T).mean(dim=1)
+    own = images[:, 0, 0, 0] / 127.5 - 1
+    assert len(spread) == 4
+    assert abs(float(drawn.mean(dim=(1, 2, 3)).std()) - own.std()) < 0.03
 
 
 def test_a_cell_that_may_be_empty_is_never_drawn_from():
