@@ -144,9 +144,10 @@ def _bind_moments(
 
 def cells_per_class(recipe: Recipe, declared_count: int, classes: int) -> int:
     """As many as the recipe wants, if so many records could fill them; public."""
-    return min(
-        recipe.moment_cells, declared_count // (classes * recipe.moment_cell_size)
-    )
+    records = declared_count // classes
+    if records < recipe.moment_cells_from:
+        return 1
+    return min(recipe.moment_cells, records // recipe.moment_cell_size)
 
 
 def _moments_within(

@@ -71,7 +71,7 @@ class Recipe:
         moment_residual: Whether their variance comes back as independent frequencies,
             which is right for textures.
         moment_cells: Cells within each class, at most (`training.cells`); 1 for none.
-            There are none where a class has too few records for two.
+        moment_cells_from: Declared records per class from which on there are any.
         moment_cells_share: Of that release's precision, the part for the cells.
         moment_cell_size: Records that there must be for each cell, on average.
         moment_cell_rounds: Releases of the cells' means.
@@ -172,6 +172,7 @@ class Recipe:
     teacher_learning_rate: float = 100.0
     teacher_labels: bool = False
     moment_cells: int = 1
+    moment_cells_from: int = 5000
     moment_cells_share: float = 0.5
     moment_cell_size: int = 300
     moment_cell_rounds: int = 4
@@ -237,8 +238,9 @@ class Recipe:
             raise self._refused(
                 "moment_cells", "1 with a moment residual, which is of whole classes"
             )
-        if self.moment_cell_edge < 0:
-            raise self._refused("moment_cell_edge", "0 or more")
+        for name in ("moment_cell_edge", "moment_cells_from"):
+            if getattr(self, name) < 0:
+                raise self._refused(name, "0 or more")
         return ["moment_cells", "moment_cell_size", "moment_cell_rounds",
                 "moment_cell_axes", "moment_cell_norm"]  # fmt: skip
 

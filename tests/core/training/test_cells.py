@@ -39,6 +39,9 @@ RELEASE = MomentRelease(
 )  # fmt: skip
 
 
+SMALL = {"moment_residual": "false", "moment_cells_from": 0}
+
+
 def released(units, release=RELEASE, commit=lambda _: None):
     return release_moments(release, units, commit=commit, watcher=Watcher())
 
@@ -77,13 +80,10 @@ def test_every_charge_comes_before_the_records_are_read_for_it(monkeypatch):
 
 
 def test_they_share_what_the_moments_have(tmp_path):
-    wishes = {
-        "moment_residual": "false",
-        "moment_cells": 3,
-        "moment_cells_share": 0.6,
-        "moment_cell_size": 13,
-    }
-    recipe = load_recipe(str(write_recipe(tmp_path, moment_cell_rounds=2, **wishes)))
+    wishes = {"moment_cells": 3, "moment_cells_share": 0.6, "moment_cell_size": 13}
+    recipe = load_recipe(
+        str(write_recipe(tmp_path, moment_cell_rounds=2, **SMALL, **wishes))
+    )
     budget = tiny_plan(tmp_path).budget
     mechanism, moments, *_ = bind(budget, 80, recipe, 2)
     cells = moments.cells
@@ -109,7 +109,7 @@ def test_they_share_what_the_moments_have(tmp_path):
 def test_as_many_cells_as_the_declared_records_can_fill(
     tmp_path, declared, size, cells
 ):
-    wishes = {"moment_residual": "false", "moment_cells": 3, "moment_cell_size": size}
+    wishes = SMALL | {"moment_cells": 3, "moment_cell_size": size}
     recipe = load_recipe(str(write_recipe(tmp_path, **wishes)))
     moments = bind(tiny_plan(tmp_path).budget, declared, recipe, 2)[1]
     assert moments.cells.per_class == cells
@@ -117,16 +117,21 @@ def test_as_many_cells_as_the_declared_records_can_fill(
 
 def test_few_declared_records_have_no_cells(tmp_path):
     """And the class's moments then have all the precision."""
-    wishes = {"moment_residual": "false", "moment_cells": 3, "moment_cell_size": 26}
+    wishes = SMALL | {"moment_cells": 3, "moment_cell_size": 13}
     budget = tiny_plan(tmp_path).budget
     few, none = (
         bind(budget, 80, load_recipe(str(write_recipe(tmp_path, **chosen))), 2)[1]
         for chosen in (
             wishes | {"moment_cell_size": 41},
-            {"moment_residual": "false"},
+            SMALL,
         )
     )
     assert few == none and few.cells is None
+    recipe = load_recipe(
+        str(write_recipe(tmp_path, **wishes | {"moment_cells_from": 41}))
+    )
+    assert bind(budget, 80, recipe, 2)[1] == none
+    assert bind(budget, 82, recipe, 2)[1].cells
 
 
 # Whom they count where.

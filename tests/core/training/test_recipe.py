@@ -65,6 +65,7 @@ def test_a_value_of_the_wrong_kind_names_its_field(tmp_path, changes, words):
         ({"moment_cell_rounds": 101}, "moment cell rounds must be at most 100"),
         ({"moment_cell_norm": 1e7}, "moment cell norm must be at most 1e"),
         ({"moment_cells_share": 0.0}, "moment cells share must be between 0.01"),
+        ({"moment_cells_from": -1}, "moment cells from must be 0 or more"),
         ({"moment_cell_edge": -0.1}, "moment cell edge must be 0 or more"),
         ({"warmup_steps": -1}, "warmup steps must be 0 or more"),
         ({"ema_decay": 1.1}, "ema decay must be between 0 and 1"),
