@@ -22,12 +22,12 @@ from core.events import Watcher
 Random = np.random.Generator
 CANVAS = 96  # Drawn large, reduced by area to the working resolution: smooth edges.
 
-# Public domain or CC0 by scikit-image's own documentation, which names no known
-# restrictions for the coins and no licence for the moon.
-# The stained-tissue picture there is left out: it serves as a private stand-in.
+# Public domain or CC0 by scikit-image's own documentation. Left out: the coins ("no
+# known restrictions"), the moon (no licence stated), and the stained-tissue picture,
+# which serves as a private stand-in.
 PHOTOGRAPHS = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg",
-               "hubble_deep_field.jpg", "camera.png", "moon.png", "brick.png",
-               "grass.png", "gravel.png", "coins.png")  # fmt: skip
+               "hubble_deep_field.jpg", "camera.png", "brick.png", "grass.png",
+               "gravel.png")  # fmt: skip
 
 
 def _pairs(rng: Random, count: int) -> list[tuple[float, float]]:

@@ -30,8 +30,8 @@ PRETRAINING_TIMESTEPS = TimestepMixture(
 def pretrain_starter(
     folder: Path,
     *,
-    steps: int = 8_000,
-    images: int = 42_000,
+    steps: int = 20_000,
+    images: int = 63_000,
     batch_size: int = 64,
     device: str = "auto",
     seed: int = 0,
@@ -100,14 +100,13 @@ def pretrain_starter(
         pretraining_data=(
             f"{images:,} procedural pictures of {len(KINDS)} kinds "
             f"({', '.join(KINDS)}) drawn by core/checkpoints/public_images.py with "
-            f"seed {seed}; the photographs are crops of eleven pictures "
+            f"seed {seed}; the photographs are crops of nine pictures "
             "that ship with scikit-image. No clinical image, and no person but an "
             "astronaut's official portrait."
         ),
         pretraining_licences=(
             "procedural: none needed; glyphs: DejaVu (free) and STIX (OFL-1.1) fonts; "
-            "photographs: public domain or CC0, but coins (no known copyright "
-            "restrictions) and moon (scikit-image states no licence)"
+            "photographs: public domain or CC0, as scikit-image states"
         ),
         parameterisation=Parameterisation.VELOCITY.value,
         steps=steps,
