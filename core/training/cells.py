@@ -3,7 +3,7 @@
 A class of real pictures is no Gaussian: dresses are long or short, not in between.
 Its released Gaussian is cut into cells by k-means on pseudo-images, which costs
 nothing; then the records are asked, a few rounds long, for the noisy mean of each cell
-(k-means by Lloyd 1982 with noise, as Blum et al. 2005, sec. 3), and once for its noisy
+(k-means by Lloyd 1982 with noise, as Blum et al. 2005), and once for its noisy
 covariance. A record lies in one cell, so that all cells together cost no more than one.
 All of it is in the axes that the class's noisy covariance gave: fewer numbers, and less
 noise on each whole.
