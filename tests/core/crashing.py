@@ -27,8 +27,9 @@ from core.pipeline import FineTuned
 from core.privacy import mechanism
 from core.privacy import teacher as private_teacher
 from core.privacy.ledger import Ledger
-from core.training import moments, purse, trainer, warmup
+from core.training import cells, moments, purse, trainer, warmup
 from core.training import teacher as teaching
+from core.training.cells import CellRelease
 from core.training.plan import Plan
 from core.training.state import TrainingState, load_newest
 from core.training.teacher import load_teacher
@@ -106,6 +107,8 @@ class Bench:
             patch.object(
                 moments, "sum_of_squares", noted(moments.sum_of_squares, "sum")
             ),
+            patch.object(cells, "sum_of_means", noted(cells.sum_of_means, "sum")),
+            patch.object(cells, "sum_of_squares", noted(cells.sum_of_squares, "sum")),
             patch.object(warmup, "read_lessons", noted(warmup.read_lessons, "look")),
             patch.object(
                 private_teacher,
@@ -157,7 +160,8 @@ class Bench:
 
     def committed(self) -> tuple[int, int, int]:
         """As `performed`, by the plan."""
-        return 2, self.plan.teacher.steps, self.plan.mechanism.steps
+        releases = sum(charge.count for charge in self.plan.moments.charges())
+        return releases, self.plan.teacher.steps, self.plan.mechanism.steps
 
     def updates(self) -> int | None:
         """Steps in the newest readable state; None when there is none."""
@@ -199,11 +203,12 @@ class Bench:
         assert left == []
 
 
-def make_bench(folder: Path, *, steps: int, lessons: int) -> Bench:
+def make_bench(folder: Path, *, steps: int, lessons: int, rounds: int = 0) -> Bench:
     """A plan of two releases, a teacher and some steps on six images, run to its end.
 
     Args:
         lessons: Releases of the teacher's.
+        rounds: Releases of the means of cells; 0 for no cells.
     """
     plan = make_plan(
         folder, moments=True, steps=steps, augmentation_multiplicity=1, batch_size=2
@@ -211,6 +216,7 @@ def make_bench(folder: Path, *, steps: int, lessons: int) -> Bench:
     plan = replace(
         plan,
         recipe=replace(plan.recipe, moment_images=64),
+        moments=replace(plan.moments, cells=_cells(rounds) if rounds else None),
         teacher=make_teacher(steps=lessons),
     )
     bench = Bench(folder=folder, plan=plan, dataset=make_dataset(6), shapes=())
@@ -221,6 +227,13 @@ def make_bench(folder: Path, *, steps: int, lessons: int) -> Bench:
     return replace(
         bench, shapes=tuple(tensors[f"weight.{n}"].shape for n in range(count))
     )
+
+
+def _cells(rounds: int) -> CellRelease:
+    return CellRelease(
+        classes=2, per_class=2, size=1, axes=4, rounds=rounds, mean_norm=10.0,
+        norm=5.0, means_noise=50.0, squares_noise=25.0, noise_edge=0.4,
+    )  # fmt: skip
 
 
 DISK = ("fsync", "replace", "execute", "serialize_file", "unlink", "mkstemp", "write",

@@ -45,6 +45,12 @@ def short(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def celled(tmp_path_factory):
+    """The same with three rounds of cells within the classes."""
+    return make_bench(tmp_path_factory.mktemp("celled"), steps=1, lessons=1, rounds=3)
+
+
+@pytest.fixture(scope="module")
 def kills():
     return Kills()
 
@@ -109,6 +115,27 @@ def test_a_teacher_that_is_killed_goes_on_and_repeats_no_release(
     own.finish()
     # What was paid for and lost is lost, and nothing is done twice.
     assert own.log().count("lesson") == 3 - (name == "read_lessons")
+    noises = [line for line in own.log() if line.startswith("noise")]
+    assert len(noises) == len(set(noises))
+
+
+@posix
+@pytest.mark.parametrize(
+    ("name", "number", "sums"),
+    [("release_cells", 1, 2), ("_release_means", 4, 5), ("_release_squares", 1, 5),
+     ("_release_squares", 2, 6), ("save_moments", 2, 6)],
+)  # fmt: skip
+def test_cells_that_are_killed_are_paid_for_and_not_made_again(
+    celled, kills, tmp_path, name, number, sums
+):
+    """Odd numbers are a beginning, even ones an end; all rounds are paid for ahead."""
+    own = celled.moved(tmp_path / "own")
+    assert kills.at_named(own, name, number)
+    own.check()
+    assert own.charged() == (sums, 0, 0)
+    own.finish()
+    # What was begun with the data was not begun again, nor what was left gone on with.
+    assert own.log().count("sum") <= sums
     noises = [line for line in own.log() if line.startswith("noise")]
     assert len(noises) == len(set(noises))
 
