@@ -18,7 +18,6 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import combinations
 from typing import Any
 
 from core.release import recheck
@@ -237,7 +236,7 @@ def _charges(audit: Mapping[str, Any]) -> Iterator[list[Any]]:
     """The events that the run may have been charged, most likely first.
 
     A step is charged when it is started. Each release before the steps is charged whole
-    or, when a crash lost what it builds on, not at all.
+    and in its turn; a crash that loses what the next ones build on ends them.
     """
     events, started = audit["composition"]["events"], audit["steps_started"]
     steps = []
@@ -247,11 +246,10 @@ def _charges(audit: Mapping[str, Any]) -> Iterator[list[Any]]:
     if len(events) > _MOST_RELEASES:
         raise ValueError("too many releases before the steps")
     for kept in range(len(events), -1, -1):
-        for some in combinations(events, kept):
-            charged = [*some, *steps]
-            # With no steps of a network, there is nothing to release without them.
-            if charged and (audit["steps_committed"] or kept == len(events)):
-                yield charged
+        charged = [*events[:kept], *steps]
+        # With no steps of a network, there is nothing to release without them.
+        if charged and (audit["steps_committed"] or kept == len(events)):
+            yield charged
 
 
 def _explained(audit: Mapping[str, Any], epsilon: float) -> Iterator[Row]:

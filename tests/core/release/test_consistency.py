@@ -162,6 +162,32 @@ def test_moments_that_a_crash_kept_from_being_charged(tmp_path, sources):
     assert verify(folder).findings == ()
 
 
+@pytest.mark.parametrize(
+    ("charged", "holds"),
+    [((0, 1, 2), True), ((0, 1), True), ((0,), True), ((1, 2), False), ((0, 2), False),
+     ((2,), False)],
+)  # fmt: skip
+def test_a_crash_ends_the_releases_and_leaves_out_none_amid_them(
+    tmp_path, sources, charged, holds
+):
+    from core.release.recheck import recomputed_epsilon
+    from tests.core.release.conftest import STEPS
+
+    releases = tuple(
+        MOMENTS | {"noise_multiplier": noise} for noise in (10.0, 14.0, 9.0)
+    )
+    events, relation = (*releases, STEPS), "add_or_remove_one"
+    claim = recomputed_epsilon(events, 1e-5, relation)
+    spent = recomputed_epsilon([*(releases[n] for n in charged), STEPS], 1e-5, relation)
+    facts = make_facts(
+        events=events, epsilon_committed=1.01 * claim, epsilon_charged=spent,
+        lifetime_epsilon=spent,
+    )  # fmt: skip
+    folder = export_release(facts, sources, tmp_path / "release").folder
+    wrong = ["epsilon_spent"] * (not holds)
+    assert [finding.subject for finding in verify(folder).findings] == wrong
+
+
 @pytest.fixture
 def without_steps(tmp_path, sources):
     from core.release.recheck import recomputed_epsilon
