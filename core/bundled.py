@@ -47,12 +47,13 @@ def recipe_titles() -> dict[str, str]:
 
 @cache
 def recipes_without_checkpoint() -> frozenset[str]:
-    """Those that train no network, or one from nothing."""
+    """Those that use no network, or train one from nothing."""
     contents = {name: tomllib.loads(_text(name)) for name in recipe_names()}
     return frozenset(
         name
         for name, content in contents.items()
-        if content.get("pictures") == "moments" or content.get("network")
+        if content.get("network")
+        or (content.get("pictures") == "moments" and not content.get("refine_sigma"))
     )
 
 

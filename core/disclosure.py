@@ -57,7 +57,14 @@ def sampler(plan: Plan) -> dict:
     if recipe.pictures == MOMENTS:
         gaussian = "mixture of Gaussians" if moments and moments.cells else "Gaussian"
         name = f"class by class from the {gaussian} that the noisy moments define"
-        return {"name": name, "steps": 1, "guidance": "none"}
+        if recipe.refine_sigma:
+            name += (
+                f"; then noise of standard deviation {recipe.refine_sigma:g} (pixels "
+                "from -1 to 1) is added, and taken away by the public network of field "
+                "57, which no private image has trained (SDEdit, deterministic DDIM)"
+            )
+        steps = recipe.refine_steps if recipe.refine_sigma else 1
+        return {"name": name, "steps": steps, "guidance": "none"}
     return {
         "name": recipe.sampler,
         "steps": recipe.sampler_steps,
@@ -307,6 +314,8 @@ def churn(recipe: Recipe) -> str:
 
 def frozen_parts(recipe: Recipe) -> str:
     """Which weights DP-SGD leaves as they were."""
+    if recipe.pictures == MOMENTS:
+        return "every weight: no network is trained"
     if ALL in recipe.trained:
         return "none: every weight is trained"
     if not recipe.trained:

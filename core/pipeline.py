@@ -39,7 +39,7 @@ from core.spending import (
     spending_with,
 )
 from core.synthesis import sampling
-from core.synthesis.drawing import Drawing, from_moments, from_network
+from core.synthesis.drawing import Drawing, from_moments, from_network, refined
 from core.synthesis.quotas import PATIENCE
 from core.synthesis.sampling import SyntheticSet
 from core.training import plan as planning
@@ -53,7 +53,7 @@ from core.training.recipe import MOMENTS
 from core.training.teacher import load_teacher
 from core.training.trainer import MODEL, FineTuned
 from core.training.units import group_units
-from core.training.warmup import MOMENTS_FILE, TEACHER
+from core.training.warmup import MOMENTS_FILE, TEACHER, public_rows
 from core.workspace import Project, Workspace, user_folder
 
 __all__ = [
@@ -240,7 +240,18 @@ def synthesise(workspace: Workspace, plan: Plan, watcher: Watcher) -> SyntheticS
 def _drawing(workspace: Workspace, plan: Plan, hardware: Hardware) -> Drawing:
     recipe, training = plan.recipe, workspace.path / "training"
     if recipe.pictures == MOMENTS:
-        return from_moments(load_moments(training / MOMENTS_FILE).draw)
+        pseudo = load_moments(training / MOMENTS_FILE).draw
+        drawing = from_moments(pseudo)
+        if not recipe.refine_sigma:
+            return drawing
+        return refined(
+            drawing,
+            planning.started_from(plan).folder,
+            rows=partial(public_rows, plan, pseudo, hardware),
+            sigma=recipe.refine_sigma,
+            steps=recipe.refine_steps,
+            hardware=hardware,
+        )
     return from_network(
         training / MODEL,
         grey=plan.image_channels == 1,

@@ -41,6 +41,9 @@ class Churn:
 
 STILL = Churn()
 
+LAST_SIGMA = 0.02
+"""Where refining ends: noise too small to be seen in 8 bits a channel after a step."""
+
 
 @dataclass(frozen=True)
 class _Draw:
@@ -197,15 +200,71 @@ def sample(
             "guided: set guidance to 0, or train with label dropout."
         )
     shape = (len(labels), config.image_channels, config.resolution, config.resolution)
+    sigmas = tuple(process.schedule.levels(steps).tolist())
+    draw = _Draw(
+        denoise=_denoiser(network, labels, process, autocast, guidance),
+        noise=lambda: torch.randn(shape, generator=generator, device=labels.device),
+        sigmas=sigmas,
+        churn=churn,
+    )
+    return SAMPLERS[sampler](draw, sigmas[0] * draw.noise())
+
+
+@torch.no_grad()
+def refine(
+    network: DenoisingNetwork,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    process: Process,
+    sigma: float,
+    steps: int,
+    autocast: torch.autocast,
+    generator: torch.Generator,
+) -> Tensor:
+    """The same images as the network would have drawn them.
+
+    So much noise is added that what is wrong in them drowns, and taken away again by
+    deterministic DDIM (SDEdit: Meng et al. 2022, algorithm 1).
+
+    Args:
+        images: float32 [n, c, H, W] in [-1, 1], on the network's device.
+        labels: int64 [n], of the network's classes.
+        process: How the network was trained.
+        sigma: Standard deviation of the noise, above `LAST_SIGMA`.
+        steps: Noise levels, evenly spaced on a log scale; as many network calls.
+        generator: On the network's device. Its seed may be public.
+
+    Returns:
+        float32 [n, c, H, W], about in [-1, 1].
+    """
+    levels = torch.linspace(math.log(sigma), math.log(LAST_SIGMA), steps).exp()
 
     def noise() -> Tensor:
-        return torch.randn(shape, generator=generator, device=labels.device)
+        return torch.randn(images.shape, generator=generator, device=images.device)
+
+    draw = _Draw(
+        denoise=_denoiser(network, labels, process, autocast),
+        noise=noise,
+        sigmas=tuple(levels.tolist()),
+        churn=STILL,
+    )
+    return _ddim(draw, images + sigma * noise())
+
+
+def _denoiser(
+    network: DenoisingNetwork, labels: Tensor, process: Process,
+    autocast: torch.autocast, guidance: float = 0.0,
+) -> Callable[[Tensor, float], Tensor]:  # fmt: skip
+    """D(x; σ), from whatever the network predicts."""
 
     def predict(inputs: Tensor, time: Tensor) -> Tensor:
         with autocast:
             if not guidance:
                 return network(inputs, time.expand(len(labels)), labels).float()
-            both = torch.cat([labels, torch.full_like(labels, config.null_label)])
+            both = torch.cat(
+                [labels, torch.full_like(labels, network.config.null_label)]
+            )
             answer = network(inputs.repeat(2, 1, 1, 1), time.expand(len(both)), both)
         named, unnamed = answer.float().chunk(2)
         return named + guidance * (named - unnamed)
@@ -217,6 +276,4 @@ def sample(
         answer = predict(by.scale.item() * images, time)
         return by.skip.item() * images + by.out.item() * answer
 
-    sigmas = tuple(process.schedule.levels(steps).tolist())
-    draw = _Draw(denoise=denoise, noise=noise, sigmas=sigmas, churn=churn)
-    return SAMPLERS[sampler](draw, sigmas[0] * noise())
+    return denoise

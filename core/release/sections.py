@@ -69,9 +69,16 @@ def description(facts: AuditFacts, found: Bounds) -> Items:
             "this report",
         ],
         "synthetic_marking": "Every image of this release is synthetic: computed "
-        + ("by a trained network" if facts.steps_committed else "from noisy statistics")
+        + _computed(facts)
         + ", not taken of anyone.",
     }
+
+
+def _computed(facts: AuditFacts) -> str:
+    if facts.steps_committed:
+        return "by a trained network"
+    refined = "pretraining_data" in facts.checkpoint and facts.sampler["steps"] > 1
+    return "from noisy statistics" + (" and a public network" if refined else "")
 
 
 def claim(facts: AuditFacts, found: Bounds) -> Items:

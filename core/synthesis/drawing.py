@@ -1,4 +1,5 @@
-"""What synthetic images are drawn from: a privately trained network, or the moments.
+"""What synthetic images are drawn from: a privately trained network, or the moments,
+as they are or refined by a public network.
 
 Post-processing of either. An image depends on its class, its number and a public seed
 only (and on how many are drawn at once), so that a stopped run comes to the same end.
@@ -6,14 +7,15 @@ only (and on how many are drawn at once), so that a stopped run comes to the sam
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from core.checkpoints.store import load_checkpoint
-from core.diffusion.samplers import STILL, Churn, check_sampler, sample
+from core.diffusion.samplers import STILL, Churn, check_sampler, refine, sample
 from core.parallel import Hardware
 
 Drawing = Callable[[int, int, int], Tensor]
@@ -79,6 +81,48 @@ def from_moments(draw: PseudoImages, *, seed: int = 0) -> Drawing:
     def drawn(label: int, first: int, count: int) -> Tensor:
         generator = _generator(seed, label, first, torch.device("cpu"))
         return draw(torch.full((count,), label), generator)
+
+    return drawn
+
+
+def refined(
+    draw: Drawing,
+    checkpoint: Path,
+    *,
+    rows: Callable[[], Sequence[int]],
+    sigma: float,
+    steps: int,
+    hardware: Hardware,
+    seed: int = 1,
+) -> Drawing:
+    """What another drawing gives, refined by a public network.
+
+    Args:
+        draw: The other drawing.
+        checkpoint: Of the network, as it was trained on public data.
+        rows: Gives, for each class, the network's own that it is drawn as; called
+            before the first image only.
+        sigma, steps: As `diffusion.samplers.refine` has them.
+        seed: Public; another than that of `draw`.
+    """
+    loaded = load_checkpoint(checkpoint)
+    network = loaded.network.to(hardware.device).eval()
+    chosen = cache(rows)
+
+    def drawn(label: int, first: int, count: int) -> Tensor:
+        images = draw(label, first, count).to(hardware.device)
+        grey = images.shape[1] < network.config.image_channels
+        clean = refine(
+            network,
+            images.expand(-1, network.config.image_channels, -1, -1),
+            torch.full((count,), chosen()[label], device=hardware.device),
+            process=loaded.card.predicts,
+            sigma=sigma,
+            steps=steps,
+            autocast=hardware.autocast(),
+            generator=_generator(seed, label, first, hardware.device),
+        ).cpu()
+        return clean.mean(dim=1, keepdim=True) if grey else clean
 
     return drawn
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import time
 from functools import lru_cache
+from pathlib import Path
 
 import torch
 
 from core.checkpoints.cards import CheckpointCard
+from core.checkpoints.store import load_checkpoint
+from core.diffusion.samplers import refine
 from core.parallel import choose_hardware
 from core.privacy.teacher import Lessons, sum_of_gradients
 from core.training.features import check_resolution, in_chunks, scattering
@@ -30,6 +33,7 @@ WRITING_SECONDS = 0.002
 counted on 30,000 of 28 pixels, on two busy cores."""
 
 TIMED_IMAGES, TIMED_ROWS = 512, 8192
+BATCH, TIMED_CALLS = 64, 4
 
 
 def workload(
@@ -97,6 +101,37 @@ def moments_seconds(recipe: Recipe, classes: int) -> float:
     """
     drawn = NAMED_DRAWS if recipe.teacher_labels else 1
     return recipe.images_per_class * classes * drawn * WRITING_SECONDS
+
+
+def refining_seconds(recipe: Recipe, folder: Path, classes: int, device: str) -> float:
+    """Time in which a public network refines the synthetic images.
+
+    Args:
+        folder: The checkpoint's.
+    """
+    drawn = recipe.images_per_class * classes
+    drawn *= NAMED_DRAWS if recipe.teacher_labels else 1
+    return drawn * recipe.refine_steps / calls_per_second(folder, device)
+
+
+@lru_cache(maxsize=16)
+def calls_per_second(folder: Path, device: str) -> float:
+    """How many images a network denoises, on this machine as it is now.
+
+    Timed on random images, and remembered.
+    """
+    checkpoint, hardware = load_checkpoint(folder), choose_hardware(device)
+    network = checkpoint.network.to(hardware.device).eval()
+    side, channels = network.config.resolution, network.config.image_channels
+    images = torch.zeros(BATCH, channels, side, side, device=hardware.device)
+    labels = torch.zeros(BATCH, dtype=torch.int64, device=hardware.device)
+    begun = time.perf_counter()
+    refine(
+        network, images, labels, process=checkpoint.card.predicts, sigma=1.0,
+        steps=TIMED_CALLS, autocast=hardware.autocast(),
+        generator=torch.Generator(hardware.device),
+    )  # fmt: skip
+    return BATCH * TIMED_CALLS / (time.perf_counter() - begun)
 
 
 @lru_cache(maxsize=16)

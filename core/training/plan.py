@@ -91,7 +91,7 @@ class Plan:
 
 
 def started_from(plan: Plan) -> CheckpointCard:
-    """The card of the network that a plan trains; only asked where there is one."""
+    """The card of the network that a plan uses; only asked where there is one."""
     assert plan.checkpoint is not None
     return plan.checkpoint
 
@@ -148,7 +148,7 @@ def make_plan(
         UserError: when anything does not fit together; nothing is spent.
     """
     budget, recipe = read_budget(project), read_recipe(project)
-    network = recipe.pictures == NETWORK
+    network = recipe.pictures == NETWORK or recipe.starts_from_checkpoint
     card = starting_card(project, recipe) if network else None
     if project.declared_count is None:
         raise UserError(

@@ -10,6 +10,7 @@ from core.privacy.comparison import other_unit_epsilon
 from core.training.binding import bind, charges_of
 from core.training.forecast import (
     moments_seconds,
+    refining_seconds,
     sampling_seconds,
     teaching_seconds,
     training_seconds,
@@ -124,14 +125,18 @@ def _without_network(
     """Of a recipe that draws its pictures from the moments: releases, and no steps."""
     declared = declared_count(project)
     spent = epsilon(charges, budget.delta, budget.relation)
+    seconds = _teaching_seconds(project, recipe, 3)
+    seconds += moments_seconds(recipe, PREVIEW_CLASSES)
+    if recipe.starts_from_checkpoint:
+        folder = starting_card(project, recipe).folder
+        seconds += refining_seconds(recipe, folder, PREVIEW_CLASSES, project.device)
     return BudgetPreview(
         noise_multiplier=charges[1].noise_multiplier,
         epsilon_curve=((0, spent),),
         steps=0,
         expected_batch=float(declared),
         sampling_probability=1.0,
-        forecast_seconds=_teaching_seconds(project, recipe, 3)
-        + moments_seconds(recipe, PREVIEW_CLASSES),
+        forecast_seconds=seconds,
         sentence=promise(budget, declared),
         others=_others(budget, declared, charges),
         warnings=_warnings(project, None),

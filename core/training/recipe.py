@@ -12,7 +12,7 @@ from core.bundled import recipe_folder, recipe_names
 from core.diffusion.adapters import ALL, check_choice
 from core.diffusion.presets import PRESETS
 from core.diffusion.process import Process
-from core.diffusion.samplers import STILL, Churn, check_sampler
+from core.diffusion.samplers import LAST_SIGMA, STILL, Churn, check_sampler
 from core.diffusion.schedules import TIMESTEPS
 from core.diffusion.timesteps import TimestepMixture
 from core.errors import UserError
@@ -49,6 +49,10 @@ class Recipe:
         pictures: What the synthetic images are drawn from: "network", or "moments",
             the noisy class moments themselves. Then no network is trained, there are
             no steps, and none of the fields that speak of them needs to be given.
+        refine_sigma: Noise that pictures from the moments are given, for the public
+            network of the checkpoint to take away again with all else that is not
+            like its own (`diffusion.samplers.refine`); 0 for no network at all.
+        refine_steps: Network calls for it.
         batch_size: Expected units per step (B).
         steps: DP-SGD steps (T).
         augmentation_multiplicity: Views per unit (K).
@@ -146,6 +150,8 @@ class Recipe:
     sampler_steps: int
     images_per_class: int
     pictures: str = NETWORK
+    refine_sigma: float = 0.0
+    refine_steps: int = 8
     trained: tuple[str, ...] = (ALL,)
     lora_rank: int = 0
     needs: str = ""
@@ -246,6 +252,8 @@ class Recipe:
 
     def _check_training(self) -> list[str]:
         """The fields of DP-SGD and of the sampler that must be above 0."""
+        if self.refine_sigma:
+            raise self._refused("refine_sigma", "0 for pictures from a network")
         for name in ("warmup_steps", "crop", "steps_at_epsilon"):
             if getattr(self, name) < 0:
                 raise self._refused(name, "0 or more")
@@ -262,6 +270,10 @@ class Recipe:
 
     def _check_without_network(self) -> None:
         """Pictures from the moments: all of ε is theirs and the teacher's."""
+        if self.refine_sigma and not 2 * LAST_SIGMA <= self.refine_sigma <= 80:
+            raise self._refused("refine_sigma", f"0, or {2 * LAST_SIGMA:g} to 80")
+        if not 2 <= self.refine_steps <= TIMESTEPS:
+            raise self._refused("refine_steps", f"between 2 and {TIMESTEPS}")
         if not 0 <= self.teacher_share < 1:
             raise self._refused("teacher_share", "at least 0 and below 1")
         if abs(self.moment_share + self.teacher_share - 1) > 1e-9:
@@ -335,6 +347,11 @@ class Recipe:
 
     def _refused(self, name: str, wanted: str) -> UserError:
         return refusal(self, name, wanted)
+
+    @property
+    def starts_from_checkpoint(self) -> bool:
+        """Whether the project names a public network that takes part."""
+        return not self.network and (self.pictures == NETWORK or self.refine_sigma > 0)
 
     @property
     def churn(self) -> Churn:

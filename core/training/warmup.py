@@ -33,7 +33,13 @@ from core.training.moments import (
 from core.training.plan import Plan, started_from
 from core.training.public import PublicTraining, train
 from core.training.purse import Purse
-from core.training.rows import PseudoImages, Rows, check_rows, choose_rows
+from core.training.rows import (
+    NEAREST,
+    PseudoImages,
+    Rows,
+    check_rows,
+    choose_rows,
+)
 from core.training.teacher import (
     Lessons,
     load_teacher,
@@ -68,6 +74,20 @@ def public_network(plan: Plan, rows: Rows = ()) -> DenoisingNetwork:
         spread=RANDOM_SPREAD if is_scratch(card.name) else LEARNED_SPREAD,
         null_class=plan.recipe.label_dropout > 0,
     )
+
+
+def public_rows(plan: Plan, pseudo: PseudoImages, hardware: Hardware) -> list[int]:
+    """For each class, the public network's own that its pseudo-images are most like.
+
+    Post-processing of the release that they come from.
+    """
+    card = started_from(plan)
+    network = load_checkpoint(card.folder).network.to(hardware.device).eval()
+    classes = len(plan.class_names)
+    if not network.config.classes:
+        return [0] * classes
+    rows = choose_rows(NEAREST, network, card.predicts, classes, pseudo, hardware)
+    return [row for (row,) in rows]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -122,7 +122,10 @@ def changes_to_recipe(project: Project) -> tuple[str, ...]:
         )
     if found.pictures == MOMENTS:
         told.append(
-            "This recipe draws its pictures from noisy statistics: no network is "
+            "This recipe draws its pictures from noisy statistics, and the network of "
+            "the checkpoint cleans them: it is not trained."
+            if found.refine_sigma
+            else "This recipe draws its pictures from noisy statistics: no network is "
             "trained, and no checkpoint used, whichever was chosen. They are blurred."
         )
     return tuple(told)

@@ -142,7 +142,7 @@ def test_the_report_states_the_cells_that_there_are(tmp_path):
 
 
 def of_moments(plan):
-    return replace(plan, recipe=SimpleNamespace(pictures="moments"))
+    return replace(plan, recipe=SimpleNamespace(pictures="moments", refine_sigma=0.0))
 
 
 def test_the_report_states_the_teacher_and_who_named_the_images(tmp_path):

@@ -3,6 +3,8 @@ are what diffusers' schedulers compute."""
 
 from __future__ import annotations
 
+import itertools
+
 import diffusers
 import pytest
 import torch
@@ -11,7 +13,15 @@ from torch import nn
 from core.diffusion import samplers
 from core.diffusion.networks import adapt_classes
 from core.diffusion.process import Process
-from core.diffusion.samplers import SAMPLERS, STILL, Churn, check_sampler, sample
+from core.diffusion.samplers import (
+    LAST_SIGMA,
+    SAMPLERS,
+    STILL,
+    Churn,
+    check_sampler,
+    refine,
+    sample,
+)
 from core.errors import UserError
 from tests.core.tiny import CONFIG, make_network
 
@@ -244,3 +254,56 @@ def test_settings_that_make_no_sense_are_refused(changes, named):
 def test_settings_that_make_sense_are_taken():
     check_sampler("heun", 1000, 0.0, CHURN)
     check_sampler("ddim", 1, 3.0, STILL)
+
+
+def refined(network, images, process: str, sigma: float, steps: int, labels=(0, 2)):
+    return refine(
+        network, images, torch.tensor(labels), process=Process.parse(process),
+        sigma=sigma, steps=steps, autocast=OFF,
+        generator=torch.Generator().manual_seed(0),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+def test_refining_finds_what_the_network_knows(process):
+    truth = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    wrong = torch.zeros(2, 3, 8, 8)
+    found = refined(Oracle(truth, process), wrong, process, sigma=1.0, steps=6)
+    torch.testing.assert_close(found, truth, atol=0.03, rtol=0)
+
+
+class Listening(nn.Module):
+    """Notes what it is shown, and answers that it is all noise ("eps")."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.config, self.shown, self.labels = CONFIG, [], []
+
+    def forward(self, inputs, times, labels):
+        self.shown.append(inputs)
+        self.labels.append(labels)
+        return torch.zeros_like(inputs)
+
+
+def test_refining_adds_the_noise_it_says_and_goes_down_in_even_steps():
+    network, images = Listening(), torch.full((2, 3, 8, 8), 0.5)
+    refined(network, images, "ve", sigma=0.25, steps=4, labels=(2, 1))
+    assert len(network.shown) == 4
+    assert all(labels.tolist() == [2, 1] for labels in network.labels)
+    noise = network.shown[0] - 0.5
+    assert noise.mean().abs() < 0.05
+    assert noise.std().item() == pytest.approx(0.25, rel=0.15)
+
+
+def test_the_levels_of_refining(monkeypatch):
+    seen = []
+
+    def listen(draw, images):
+        seen.extend(draw.sigmas)
+        return images
+
+    monkeypatch.setattr(samplers, "_ddim", listen)
+    refined(Listening(), torch.zeros(2, 3, 8, 8), "edm", sigma=0.64, steps=6)
+    assert seen[0] == pytest.approx(0.64) and seen[-1] == pytest.approx(LAST_SIGMA)
+    ratios = [one / other for one, other in itertools.pairwise(seen)]
+    assert ratios == pytest.approx([2.0] * 5)

@@ -14,7 +14,7 @@ from core.errors import Stopped, UserError
 from core.events import Watcher
 from core.parallel import choose_hardware
 from core.synthesis import drawing, sampling
-from core.synthesis.drawing import from_network
+from core.synthesis.drawing import from_moments, from_network, refined
 from core.synthesis.sampling import synthesise
 from tests.core.tiny import make_checkpoint
 
@@ -278,3 +278,79 @@ def test_what_was_named_is_neither_drawn_nor_named_again(model, tmp_path, monkey
     assert [len(list(f.iterdir())) for f in fewer.class_folders] == [3, 3]
     fresh = draw(model, tmp_path / "b", name=by_brightness, per_class=3)
     assert placed(fewer) == placed(fresh)
+
+
+def halves(labels: torch.Tensor, generator: torch.Generator, channels: int = 3):
+    """Grey pictures, a class darker than the next, with a little noise."""
+    shape = (len(labels), channels, 8, 8)
+    noise = 0.1 * torch.randn(shape, generator=generator)
+    return noise + labels.view(-1, 1, 1, 1) * 0.5 - 0.25
+
+
+def refining(model: Path, draw_from=halves, rows=(2, 0), sigma=0.5, **changes):
+    return refined(
+        from_moments(draw_from), model, rows=lambda: rows, sigma=sigma, steps=2,
+        hardware=HARDWARE, **changes,
+    )  # fmt: skip
+
+
+def test_refined_images_are_the_same_again_and_of_their_number_alone(model):
+    first = refining(model)(1, 4, 3)
+    assert torch.equal(first, refining(model)(1, 4, 3))
+    assert not torch.equal(first, refining(model)(1, 7, 3))
+    assert not torch.equal(first, refining(model, seed=2)(1, 4, 3))
+    assert first.shape == (3, 3, 8, 8) and first.dtype == torch.float32
+
+
+def test_each_class_is_refined_as_the_public_one_that_was_chosen(model, monkeypatch):
+    asked = []
+
+    def listen(network, images, labels, **_):
+        asked.append((images.clone(), labels.tolist()))
+        return images
+
+    monkeypatch.setattr(drawing, "refine", listen)
+    found = refining(model)(1, 0, 2)
+    ((images, labels),) = asked
+    assert labels == [0, 0] and images.mean() > 0.1
+    assert torch.equal(found, from_moments(halves)(1, 0, 2))
+    refining(model)(0, 0, 2)
+    assert asked[1][1] == [2, 2] and asked[1][0].mean() < -0.1
+
+
+def test_the_noise_of_refining_is_not_that_of_the_drawing(model, monkeypatch):
+    seeds = []
+    real = drawing._generator
+
+    def listen(seed, label, first, device):
+        seeds.append(real(seed, label, first, device).initial_seed())
+        return real(seed, label, first, device)
+
+    monkeypatch.setattr(drawing, "_generator", listen)
+    refining(model)(1, 4, 3)
+    assert len(seeds) == 2 and len(set(seeds)) == 2
+
+
+def test_grey_images_stay_grey(model, monkeypatch):
+    def grey(labels, generator):
+        return halves(labels, generator, channels=1)
+
+    assert refining(model, draw_from=grey)(0, 0, 2).shape == (2, 1, 8, 8)
+    monkeypatch.setattr(drawing, "refine", lambda network, images, labels, **_: images)
+    found = refining(model, draw_from=grey)(0, 0, 2)
+    torch.testing.assert_close(found, from_moments(grey)(0, 0, 2))
+
+
+def test_the_rows_are_asked_for_once_and_not_before_an_image_is_drawn(model):
+    calls = []
+
+    def rows():
+        calls.append(1)
+        return [0, 0]
+
+    draw_from = refined(
+        from_moments(halves), model, rows=rows, sigma=0.5, steps=2, hardware=HARDWARE
+    )
+    assert not calls
+    draw_from(0, 0, 2), draw_from(1, 0, 2)
+    assert len(calls) == 1

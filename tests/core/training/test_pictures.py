@@ -19,7 +19,7 @@ from core.training.plan import plan_facts, plan_from_facts
 from core.training.recipe import UNTRAINED, load_recipe
 from core.training.warmup import MOMENTS_FILE, TEACHER
 from core.workspace import Project, Workspace
-from tests.core.tiny import make_dataset, write_recipe
+from tests.core.tiny import make_checkpoint, make_dataset, write_recipe
 from tests.core.tiny import make_plan as tiny_plan
 
 
@@ -88,11 +88,19 @@ def test_what_a_network_needs_need_not_be_given(tmp_path):
         ({"teacher_share": 1.0, "moment_share": 0.0}, "teacher share must be"),
         ({"teacher_steps": 0}, "teacher steps must be above 0"),
         ({"moment_mean_norm": 0.0}, "moment mean norm must be above 0"),
+        ({"refine_sigma": 0.01}, "refine sigma must be 0, or 0.04 to 80"),
+        ({"refine_sigma": 81.0}, "refine sigma must be 0, or 0.04 to 80"),
+        ({"refine_sigma": 1.0, "refine_steps": 1}, "refine steps must be between 2"),
     ],
 )
 def test_a_recipe_that_cannot_be_meant_is_refused(tmp_path, changes, words):
     with pytest.raises(UserError, match=words):
         load_recipe(str(write(tmp_path, **changes)))
+
+
+def test_pictures_from_a_network_are_not_refined(tmp_path):
+    with pytest.raises(UserError, match="refine sigma must be 0 for pictures from a"):
+        load_recipe(str(write_recipe(tmp_path, refine_sigma=1.0)))
 
 
 def test_other_pictures_do_not_exist(tmp_path):
@@ -235,3 +243,96 @@ def test_the_preview_says_what_the_plan_will_be(workspace, project):
     assert not any("steps are few" in warning for warning in found.warnings)
     more = pipeline.preview(replace(project, epsilon=2.0))
     assert more.noise_multiplier < found.noise_multiplier
+
+
+# Refined by a public network.
+
+
+@pytest.fixture
+def refining(tmp_path, project, monkeypatch) -> Project:
+    """The same wishes, with a network to clean the pictures."""
+    card = make_checkpoint(tmp_path / "tiny", pretraining_data="Balls and sticks")
+    monkeypatch.setattr("core.training.wishes.find", lambda _: card)
+    recipe = write(tmp_path / "clean", refine_sigma=0.5, refine_steps=2)
+    return replace(
+        project, recipe=str(recipe), checkpoint="tiny", overlap_answer="no",
+        overlap_reason="drawn by rule",
+    )  # fmt: skip
+
+
+def test_refining_reads_no_private_image_and_costs_nothing(workspace, refining):
+    dataset = make_dataset(30)
+    plan = planned(workspace, refining, dataset)
+    budget = plan.budget
+    bare = replace(plan.recipe, refine_sigma=0.0)
+    assert plan.charges() == charges_of(*bind(budget, 40, bare, 2))
+    pipeline.fine_tune(workspace, plan, dataset, Watcher())
+    spent = charged(workspace, dataset)
+    dataset.images[:] = 0
+    pipeline.synthesise(workspace, plan, Watcher())
+    assert charged(workspace, dataset) == spent == plan.charges()
+
+
+def test_a_refined_release_names_the_network_and_holds(
+    workspace, refining, tmp_path, monkeypatch
+):
+    seen = []
+    real = pipeline.refined
+
+    def listen(draw, checkpoint, **how):
+        seen.append((checkpoint, how["rows"](), how["sigma"], how["steps"]))
+        return real(draw, checkpoint, **how)
+
+    monkeypatch.setattr(pipeline, "refined", listen)
+    workspace.save_project(refining)
+    dataset = make_dataset(30, held_out=6)
+    plan = planned(workspace, refining, dataset)
+    assert plan_from_facts(json.loads(json.dumps(plan_facts(plan)))) == plan
+    pipeline.fine_tune(workspace, plan, dataset, Watcher())
+    pipeline.synthesise(workspace, plan, Watcher())
+    ((folder, rows, sigma, steps),) = seen
+    assert folder == tmp_path / "tiny" and (sigma, steps) == (0.5, 2)
+    assert len(rows) == 2 and set(rows) <= {0, 1, 2}
+    release = pipeline.export(workspace, plan, tmp_path / "release", Watcher())
+    found = verify(release.folder)
+    assert found.holds, found.findings
+    audit = json.loads((release.folder / "audit.json").read_text())
+    assert audit["public_model"]["pretraining_data"] == "Balls and sticks"
+    assert audit["public_model"]["overlap_answer"] == "no"
+    assert "noise of standard deviation 0.5" in audit["sampler"]["name"]
+    assert audit["sampler"]["steps"] == 2 and audit["steps_committed"] == 0
+    assert "and a public network" in audit["synthetic_marking"]
+    assert "DP-SGD" not in json.dumps(audit)
+
+
+def test_refining_asks_whether_the_network_knew_these_people(workspace, refining):
+    for answer, words in (("", "Say whether the checkpoint"), ("yes", "no bound")):
+        with pytest.raises(UserError, match=words):
+            planned(
+                workspace, replace(refining, overlap_answer=answer), make_dataset(30)
+            )
+
+
+def test_refining_needs_images_of_the_network_size(workspace, refining):
+    with pytest.raises(UserError, match="works at 8 pixels per side"):
+        planned(workspace, replace(refining, resolution=16), make_dataset(30))
+
+
+def test_another_network_or_noise_is_another_run(workspace, refining, tmp_path):
+    plan = planned(workspace, refining, make_dataset(30))
+    other = write(tmp_path / "other", refine_sigma=0.6, refine_steps=2)
+    again = replace(refining, recipe=str(other))
+    assert planned(workspace, again, make_dataset(30)).run != plan.run
+
+
+def test_the_preview_of_refining_counts_the_network(refining, project, monkeypatch):
+    from core.training import forecast
+
+    monkeypatch.setattr(forecast, "calls_per_second", lambda *_: 0.5)
+    monkeypatch.setattr(forecast, "images_per_second", lambda *_: 1e9)
+    monkeypatch.setattr(forecast, "rows_per_second", lambda *_: 1e9)
+    more = pipeline.preview(refining).forecast_seconds
+    less = pipeline.preview(project).forecast_seconds
+    # 3 images of 10 classes, 1.25 draws for each, 2 calls of 2 seconds.
+    assert more - less == pytest.approx(3 * 10 * 1.25 * 4)
+    assert any("cleans them" in told for told in pipeline.preview(refining).warnings)
