@@ -451,3 +451,29 @@ def test_the_preview_says_that_the_batch_was_lowered(project, monkeypatch):
     few = preview_room.preview(project.changed(declared_count=12))
     assert few.expected_batch == 3
     assert any("12 records: 3 is used" in warning for warning in few.warnings)
+
+
+@pytest.mark.parametrize(
+    ("declared", "epsilon", "recipe", "told"),
+    [
+        (4_500, 1.0, "useful", True),
+        (29_990, 1.0, "useful", True),
+        (30_000, 1.0, "useful", False),
+        (4_500, 10.0, "useful", False),
+        (4_500, 1.0, "few", False),
+        (4_500, 1.0, "upright", False),
+    ],
+)
+def test_few_records_under_a_strict_bound_are_better_cleaned(
+    project, declared, epsilon, recipe, told
+):
+    wishes = project.changed(
+        declared_count=declared, epsilon=epsilon, recipe=recipe,
+        classes=tuple("0123456789"),
+    )  # fmt: skip
+    notes = [note for note in changes_to_recipe(wishes) if "recipe few" in note]
+    assert len(notes) == told
+    assert all(f"about {declared // 10:,} records a class" in note for note in notes)
+    # How many a class has is not known before its names are.
+    unnamed = wishes.changed(classes=())
+    assert not any("recipe few" in note for note in changes_to_recipe(unnamed))
