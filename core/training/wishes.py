@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import MISSING, asdict, fields, replace
 from typing import Any
 
+from core.bundled import recipe_titles
 from core.checkpoints.cards import OVERLAP_ANSWERS, CheckpointCard
 from core.checkpoints.catalogue import find
 from core.checkpoints.scratch import PREFIX, is_scratch
@@ -144,8 +145,8 @@ def _better_kind(project: Project, recipe: Recipe) -> tuple[str, ...]:
         return ()
     return (
         f"With about {records:,} records a class and ε = {project.epsilon:g}, most of "
-        "what this recipe draws is noise. The recipe few, which lets a public network "
-        "clean its pictures, taught classifiers more when we measured both.",
+        f'what this recipe draws is noise. The kind "{recipe_titles()["few"]}" (recipe '
+        "few) taught classifiers more when we measured both.",
     )
 
 
