@@ -53,7 +53,12 @@ from core.training.recipe import MOMENTS
 from core.training.teacher import load_teacher
 from core.training.trainer import MODEL, FineTuned
 from core.training.units import group_units
-from core.training.warmup import MOMENTS_FILE, TEACHER, public_rows
+from core.training.warmup import (
+    MOMENTS_FILE,
+    TEACHER,
+    public_checkpoint,
+    public_rows,
+)
 from core.workspace import Project, Workspace, user_folder
 
 __all__ = [
@@ -246,7 +251,7 @@ def _drawing(workspace: Workspace, plan: Plan, hardware: Hardware) -> Drawing:
             return drawing
         return refined(
             drawing,
-            planning.started_from(plan).folder,
+            public_checkpoint(plan),
             rows=partial(public_rows, plan, pseudo, hardware),
             sigma=recipe.refine_sigma,
             steps=recipe.refine_steps,

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from core.checkpoints.store import load_checkpoint
+from core.checkpoints.store import Checkpoint, load_checkpoint
 from core.diffusion.samplers import STILL, Churn, check_sampler, refine, sample
 from core.parallel import Hardware
 
@@ -87,7 +87,7 @@ def from_moments(draw: PseudoImages, *, seed: int = 0) -> Drawing:
 
 def refined(
     draw: Drawing,
-    checkpoint: Path,
+    public: Checkpoint,
     *,
     rows: Callable[[], Sequence[int]],
     sigma: float,
@@ -99,14 +99,13 @@ def refined(
 
     Args:
         draw: The other drawing.
-        checkpoint: Of the network, as it was trained on public data.
+        public: The network, as it was trained on public data.
         rows: Gives, for each class, the network's own that it is drawn as; called
             before the first image only.
         sigma, steps: As `diffusion.samplers.refine` has them.
         seed: Public; another than that of `draw`.
     """
-    loaded = load_checkpoint(checkpoint)
-    network = loaded.network.to(hardware.device).eval()
+    network = public.network.to(hardware.device).eval()
     chosen = cache(rows)
 
     def drawn(label: int, first: int, count: int) -> Tensor:
@@ -116,7 +115,7 @@ def refined(
             network,
             images.expand(-1, network.config.image_channels, -1, -1),
             torch.full((count,), chosen()[label], device=hardware.device),
-            process=loaded.card.predicts,
+            process=public.card.predicts,
             sigma=sigma,
             steps=steps,
             autocast=hardware.autocast(),

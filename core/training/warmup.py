@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from core.checkpoints.scratch import is_scratch
-from core.checkpoints.store import load_checkpoint
+from core.checkpoints.store import Checkpoint, load_checkpoint
 from core.diffusion.networks import DenoisingNetwork, adapt_classes
 from core.diffusion.timesteps import UNIFORM
+from core.errors import UserError
 from core.events import Progress, Watcher
 from core.parallel import Hardware
 from core.training.central import (
@@ -58,20 +59,37 @@ LEARNED_SPREAD, RANDOM_SPREAD = 0.1, 1.0
 near those that it knows; one that starts from nothing has no use for rows alike."""
 
 
+def public_checkpoint(plan: Plan) -> Checkpoint:
+    """The checkpoint that the plan names.
+
+    Raises:
+        UserError: when it was replaced by another since the plan was made, or is
+            damaged.
+    """
+    card = started_from(plan)
+    found = load_checkpoint(card.folder)
+    # PRIVACY: that it holds none of the protected people was said of those weights.
+    if found.card.sha256 != card.sha256 and not is_scratch(card.name):
+        raise UserError(
+            f"The checkpoint in {card.folder} is another than the one that this "
+            "project was planned with: put that one back, or start a new project."
+        )
+    return found
+
+
 def public_network(plan: Plan, rows: Rows = ()) -> DenoisingNetwork:
     """The public network with a label for every private class.
 
     Args:
         rows: The public classes that each begins as; without, every label is fresh.
     """
-    card = started_from(plan)
-    public = load_checkpoint(card.folder)
+    public = public_checkpoint(plan)
     return adapt_classes(
         public.network,
         len(plan.class_names),
         generator=torch.Generator().manual_seed(0),
         public_rows=rows,
-        spread=RANDOM_SPREAD if is_scratch(card.name) else LEARNED_SPREAD,
+        spread=RANDOM_SPREAD if is_scratch(started_from(plan).name) else LEARNED_SPREAD,
         null_class=plan.recipe.label_dropout > 0,
     )
 
@@ -81,12 +99,14 @@ def public_rows(plan: Plan, pseudo: PseudoImages, hardware: Hardware) -> list[in
 
     Post-processing of the release that they come from.
     """
-    card = started_from(plan)
-    network = load_checkpoint(card.folder).network.to(hardware.device).eval()
+    public = public_checkpoint(plan)
+    network = public.network.to(hardware.device).eval()
     classes = len(plan.class_names)
     if not network.config.classes:
         return [0] * classes
-    rows = choose_rows(NEAREST, network, card.predicts, classes, pseudo, hardware)
+    rows = choose_rows(
+        NEAREST, network, public.card.predicts, classes, pseudo, hardware
+    )
     return [row for (row,) in rows]
 
 
@@ -119,8 +139,7 @@ def warmed_up(
     Guarantee: the private images are read by the releases only, each charged first and
     made at most once; all else is post-processing.
     """
-    card = started_from(plan)
-    public = load_checkpoint(card.folder).network
+    card, public = started_from(plan), public_checkpoint(plan).network
     check_rows(plan.recipe.class_rows, public)
     lessons = _central(plan, units, purse, folder, watcher)
     if moments := release(plan, units, purse, folder, hardware, watcher):

@@ -79,7 +79,9 @@ def make_network(config: NetworkConfig = CONFIG) -> DenoisingNetwork:
         return build_network(config)
 
 
-def make_checkpoint(folder: Path, **changes: object) -> CheckpointCard:
+def make_checkpoint(
+    folder: Path, network: DenoisingNetwork | None = None, **changes: object
+) -> CheckpointCard:
     card: dict[str, object] = {
         "name": "tiny",
         "title": "Tiny",
@@ -93,7 +95,7 @@ def make_checkpoint(folder: Path, **changes: object) -> CheckpointCard:
         "command": "none",
     }
     return save_checkpoint(
-        make_network(), folder, dtype=torch.float32, **(card | changes)
+        network or make_network(), folder, dtype=torch.float32, **(card | changes)
     )
 
 

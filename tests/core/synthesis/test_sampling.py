@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from core.checkpoints.store import load_checkpoint
 from core.diffusion.samplers import Churn
 from core.errors import Stopped, UserError
 from core.events import Watcher
@@ -289,8 +290,8 @@ def halves(labels: torch.Tensor, generator: torch.Generator, channels: int = 3):
 
 def refining(model: Path, draw_from=halves, rows=(2, 0), sigma=0.5, **changes):
     return refined(
-        from_moments(draw_from), model, rows=lambda: rows, sigma=sigma, steps=2,
-        hardware=HARDWARE, **changes,
+        from_moments(draw_from), load_checkpoint(model), rows=lambda: rows,
+        sigma=sigma, steps=2, hardware=HARDWARE, **changes,
     )  # fmt: skip
 
 
@@ -349,8 +350,9 @@ def test_the_rows_are_asked_for_once_and_not_before_an_image_is_drawn(model):
         return [0, 0]
 
     draw_from = refined(
-        from_moments(halves), model, rows=rows, sigma=0.5, steps=2, hardware=HARDWARE
-    )
+        from_moments(halves), load_checkpoint(model), rows=rows, sigma=0.5, steps=2,
+        hardware=HARDWARE,
+    )  # fmt: skip
     assert not calls
     draw_from(0, 0, 2), draw_from(1, 0, 2)
     assert len(calls) == 1

@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 
 import pytest
+import torch
 
 from core import pipeline
 from core.errors import Stopped, UserError
@@ -19,7 +20,12 @@ from core.training.plan import plan_facts, plan_from_facts
 from core.training.recipe import UNTRAINED, load_recipe
 from core.training.warmup import MOMENTS_FILE, TEACHER
 from core.workspace import Project, Workspace
-from tests.core.tiny import make_checkpoint, make_dataset, write_recipe
+from tests.core.tiny import (
+    make_checkpoint,
+    make_dataset,
+    make_network,
+    write_recipe,
+)
 from tests.core.tiny import make_plan as tiny_plan
 
 
@@ -279,9 +285,9 @@ def test_a_refined_release_names_the_network_and_holds(
     seen = []
     real = pipeline.refined
 
-    def listen(draw, checkpoint, **how):
-        seen.append((checkpoint, how["rows"](), how["sigma"], how["steps"]))
-        return real(draw, checkpoint, **how)
+    def listen(draw, public, **how):
+        seen.append((public.card.folder, how["rows"](), how["sigma"], how["steps"]))
+        return real(draw, public, **how)
 
     monkeypatch.setattr(pipeline, "refined", listen)
     workspace.save_project(refining)
@@ -336,3 +342,15 @@ def test_the_preview_of_refining_counts_the_network(refining, project, monkeypat
     # 3 images of 10 classes, 1.25 draws for each, 2 calls of 2 seconds.
     assert more - less == pytest.approx(3 * 10 * 1.25 * 4)
     assert any("cleans them" in told for told in pipeline.preview(refining).warnings)
+
+
+def test_a_network_that_was_replaced_draws_nothing(workspace, refining, tmp_path):
+    dataset = make_dataset(30)
+    plan = planned(workspace, refining, dataset)
+    pipeline.fine_tune(workspace, plan, dataset, Watcher())
+    other = make_network()
+    with torch.no_grad():
+        next(other.parameters()).add_(1.0)
+    make_checkpoint(tmp_path / "tiny", other)
+    with pytest.raises(UserError, match="another than the one that this project"):
+        pipeline.synthesise(workspace, plan, Watcher())

@@ -78,7 +78,7 @@ def test_a_network_without_classes_has_no_rows(how):
 @pytest.mark.usefixtures("quick_accountant")
 def test_that_is_said_before_anything_is_spent(tmp_path, folder, ledger):
     plan = make_plan(tmp_path, moments=True, central=True, class_rows="mean")
-    save_checkpoint(
+    card = save_checkpoint(
         build_network(replace(CONFIG, classes=0)), plan.checkpoint.folder,
         dtype=torch.float32, **{
             name: value for name, value in vars(plan.checkpoint).items()
@@ -86,6 +86,7 @@ def test_that_is_said_before_anything_is_spent(tmp_path, folder, ledger):
                             "image_channels")
         },
     )  # fmt: skip
+    plan = replace(plan, checkpoint=card)
     with pytest.raises(UserError, match="class_rows"):
         trainer.fine_tune(
             plan, make_dataset(), folder, ledger, device="cpu", watcher=Watcher()
