@@ -52,6 +52,25 @@ PLAN_MUTANTS = (
         ),
     ),
     Mutant(
+        name="another checkpoint than the one that was asked about cleans the pictures",
+        file="training/warmup.py",
+        correct="if found.card.sha256 != card.sha256 and not is_scratch(card.name):",
+        wrong="if found.card.name != card.name and not is_scratch(card.name):",
+        tests=(
+            "training/test_pictures.py::test_a_network_that_was_replaced_draws_nothing",
+        ),
+    ),
+    Mutant(
+        name="nobody asks whether the network that cleans pictures knew these people",
+        file=PLAN,
+        correct="recipe.pictures == NETWORK or recipe.starts_from_checkpoint",
+        wrong="recipe.pictures == NETWORK",
+        tests=(
+            "training/test_pictures.py::test_refining_asks_whether_the_network_knew_"
+            "these_people",
+        ),
+    ),
+    Mutant(
         name="the first record that is held out decides over all others",
         file="data/splitting.py",
         correct="    if not known:\n",
