@@ -6,9 +6,8 @@ Recipes are TOML files in `resources/recipes`, each number with its source besid
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final, get_type_hints
+from typing import Any
 
-from core.bundled import recipe_folder, recipe_names
 from core.diffusion.adapters import ALL, check_choice
 from core.diffusion.presets import PRESETS
 from core.diffusion.process import Process
@@ -16,12 +15,11 @@ from core.diffusion.samplers import LAST_SIGMA, STILL, Churn, check_sampler
 from core.diffusion.schedules import TIMESTEPS
 from core.diffusion.timesteps import TimestepMixture
 from core.errors import UserError
-from core.recipe_files import check_kinds, read_recipe_file, refusal
+from core.recipe_files import check_kinds, refusal
 from core.training.rows import CLASS_ROWS, FRESH, NEAREST
 
 NETWORK, MOMENTS = "network", "moments"
 PICTURES = (NETWORK, MOMENTS)
-UP_TO: Final = "up_to_epsilon"
 UNTRAINED: dict[str, Any] = {
     "batch_size": 0, "steps": 0, "augmentation_multiplicity": 0, "clip_norm": 0.0,
     "timestep_weights": (), "timestep_bounds": (), "learning_rate": 0.0,
@@ -381,42 +379,3 @@ class Recipe:
     def outer_timesteps(self) -> TimestepMixture:
         """Those of the public images that join them."""
         return self.timesteps.outside(*self.private_timesteps)
-
-
-def load_recipe(name: str, *, epsilon: float | None = None, **changes: Any) -> Recipe:
-    """Read a recipe; `changes` that are not None replace its fields.
-
-    A table `[strict]` in it holds the fields that are other for a small ε, and with
-    `up_to_epsilon` how small.
-
-    Args:
-        name: A bundled recipe, or the path of a TOML file.
-        epsilon: Of the budget; None reads the recipe as it is for a large one.
-
-    Raises:
-        UserError: when there is none, a field is missing, unknown or out of range.
-    """
-    return read_recipe_file(
-        Recipe,
-        name,
-        recipe_folder(),
-        recipe_names(),
-        changes,
-        completed=lambda content: _completed(name, content, epsilon),
-    )
-
-
-def _completed(
-    name: str, content: dict[str, Any], epsilon: float | None
-) -> dict[str, Any]:
-    strict = content.pop("strict", {UP_TO: 0.0})
-    limit = strict.pop(UP_TO, None) if isinstance(strict, dict) else None
-    if type(limit) not in (int, float) or strict.keys() - get_type_hints(Recipe).keys():
-        raise UserError(
-            f"In the recipe {name}, the table strict must hold {UP_TO} and fields that "
-            "a recipe has: correct it."
-        )
-    if epsilon is not None and epsilon <= limit:
-        content |= strict
-    untrained = UNTRAINED if content.get("pictures") == MOMENTS else {}
-    return untrained | content

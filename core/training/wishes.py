@@ -13,7 +13,8 @@ from core.diffusion.process import check_process
 from core.errors import UserError
 from core.privacy.budget import Budget, PrivacyUnit, Relation, UnitKind
 from core.recipe_files import check_wishes
-from core.training.recipe import MOMENTS, Recipe, load_recipe
+from core.training.recipe import MOMENTS, Recipe
+from core.training.recipe_loading import load_recipe
 from core.workspace import Project
 
 DEFAULT_DECLARED = 10_000

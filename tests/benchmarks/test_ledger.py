@@ -20,7 +20,7 @@ from core.privacy.ledger import Account, Ledger
 from core.training import plan as planning
 from core.training import trainer
 from core.training.purse import Purse
-from core.training.recipe import load_recipe
+from core.training.recipe_loading import load_recipe
 from core.workspace import Project
 from tests.core.tiny import make_dataset, make_plan
 

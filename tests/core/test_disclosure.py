@@ -15,7 +15,7 @@ from core.release.recheck import contradictions
 from core.release.report import front_page
 from core.training.cells import CellRelease
 from core.training.forecast import network_calls
-from core.training.recipe import load_recipe
+from core.training.recipe_loading import load_recipe
 from core.workspace import Project
 from tests.core.tiny import make_plan, write_recipe
 

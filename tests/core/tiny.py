@@ -17,7 +17,8 @@ from core.privacy.mechanism import Mechanism
 from core.training.central import CentralRelease
 from core.training.moments import MomentRelease
 from core.training.plan import Plan
-from core.training.recipe import Recipe, load_recipe
+from core.training.recipe import Recipe
+from core.training.recipe_loading import load_recipe
 from core.training.teacher import TeacherRelease
 
 CONFIG = NetworkConfig(

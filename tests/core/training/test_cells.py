@@ -24,7 +24,7 @@ from core.training.moments import (
     release_moments,
     save_moments,
 )
-from core.training.recipe import load_recipe
+from core.training.recipe_loading import load_recipe
 from core.training.units import group_units
 from tests.core.tiny import make_dataset, patients, write_recipe
 from tests.core.tiny import make_plan as tiny_plan

@@ -17,7 +17,7 @@ from core.training import trainer, warmup
 from core.training.binding import bind, charges_of
 from core.training.central import draw_central, finished, load_central, save_central
 from core.training.purse import Purse
-from core.training.recipe import load_recipe
+from core.training.recipe_loading import load_recipe
 from core.training.units import UnitImages, group_units
 from tests.core.tiny import (
     make_central,

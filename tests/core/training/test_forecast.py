@@ -9,7 +9,7 @@ from core.privacy.gradients.sums import Pace
 from core.synthesis.quotas import Quotas
 from core.training import forecast, preview
 from core.training.forecast import NAMED_DRAWS, teaching_seconds
-from core.training.recipe import load_recipe
+from core.training.recipe_loading import load_recipe
 from core.workspace import Project
 from tests.core.tiny import make_checkpoint, write_recipe
 

@@ -18,7 +18,7 @@ from core.privacy.gradients.sums import Pace
 from core.training import forecast, gradients, outer, trainer
 from core.training.forecast import training_seconds, workload
 from core.training.outer import outer_timesteps, outer_weight
-from core.training.recipe import load_recipe
+from core.training.recipe_loading import load_recipe
 from core.training.state import TrainingState, load_newest
 from core.training.warmup import public_network
 from tests.core.tiny import make_dataset, make_plan, write_recipe

@@ -11,7 +11,7 @@ from core.cli import build_parser
 from core.diffusion.networks import build_network, parameter_count
 from core.diffusion.presets import PRESETS
 from core.diffusion.process import Process, check_process
-from core.training.recipe import load_recipe
+from core.training.recipe_loading import load_recipe
 
 # Ghalebikesabi et al. 2023, Table 3, line by line: MNIST, CIFAR-10, Camelyon17.
 COLUMNS = ("paper-mnist", "paper-cifar10", "paper-camelyon17")

@@ -17,7 +17,8 @@ from core.spending import open_ledger
 from core.training import trainer
 from core.training.binding import bind, charges_of
 from core.training.plan import plan_facts, plan_from_facts
-from core.training.recipe import UNTRAINED, load_recipe
+from core.training.recipe import UNTRAINED
+from core.training.recipe_loading import load_recipe
 from core.training.warmup import MOMENTS_FILE, TEACHER
 from core.workspace import Project, Workspace
 from tests.core.tiny import (

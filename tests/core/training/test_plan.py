@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from core.bundled import recipe_names
 from core.checkpoints import scratch
 from core.errors import UserError
 from core.privacy.accounting import Charge, epsilon
@@ -15,7 +16,7 @@ from core.privacy.second_opinion import second_epsilon
 from core.training import plan as planning
 from core.training import preview as preview_room
 from core.training.plan import make_plan, plan_facts, plan_from_facts
-from core.training.recipe import load_recipe, recipe_names
+from core.training.recipe_loading import load_recipe
 from core.training.wishes import (
     LARGEST_BATCH,
     changes_to_recipe,

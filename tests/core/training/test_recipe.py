@@ -8,7 +8,8 @@ import pytest
 
 from core.diffusion.samplers import STILL
 from core.errors import UserError
-from core.training.recipe import Recipe, load_recipe
+from core.training.recipe import Recipe
+from core.training.recipe_loading import load_recipe
 from tests.core.tiny import LATER_FIELDS, write_recipe
 
 

@@ -17,7 +17,7 @@ from core.errors import UserError
 from core.events import Watcher
 from core.parallel import Hardware
 from core.training import trainer, warmup
-from core.training.recipe import load_recipe
+from core.training.recipe_loading import load_recipe
 from core.training.rows import choose_rows
 from tests.core.tiny import CONFIG, make_dataset, make_network, make_plan, write_recipe
 

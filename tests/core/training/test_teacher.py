@@ -21,7 +21,7 @@ from core.training.binding import bind, charges_of
 from core.training.moments import release_moments
 from core.training.plan import make_plan, plan_facts, plan_from_facts
 from core.training.purse import Purse
-from core.training.recipe import load_recipe
+from core.training.recipe_loading import load_recipe
 from core.training.teacher import (
     load_teacher,
     new_teacher,
