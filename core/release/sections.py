@@ -77,7 +77,7 @@ def description(facts: AuditFacts, found: Bounds) -> Items:
 def _computed(facts: AuditFacts) -> str:
     if facts.steps_committed:
         return "by a trained network"
-    refined = "pretraining_data" in facts.checkpoint and facts.sampler["steps"] > 1
+    refined = facts.checkpoint["name"] != "none"
     return "from noisy statistics" + (" and a public network" if refined else "")
 
 

@@ -190,6 +190,7 @@ def test_a_whole_run_from_the_plan_to_a_release_that_holds(
     audit = json.loads((release.folder / "audit.json").read_text())
     assert audit["steps_committed"] == 0
     assert audit["public_model"]["name"] == "none"
+    assert "from noisy statistics, not taken" in audit["synthetic_marking"]
     assert "no network is trained" in audit["clip_norm"]
     assert "DP-SGD" not in json.dumps(audit)
     page = (release.folder / "audit_report.html").read_text(encoding="utf-8")
