@@ -57,6 +57,11 @@ def sampler(plan: Plan) -> dict:
     if recipe.pictures == MOMENTS:
         gaussian = "mixture of Gaussians" if moments and moments.cells else "Gaussian"
         name = f"class by class from the {gaussian} that the noisy moments define"
+        if moments and moments.features:
+            name += (
+                f"; then moved, in {moments.features.rounds} steps, towards the noisy "
+                "means and spreads of the class's wavelet features"
+            )
         if recipe.refine_sigma:
             name += (
                 f"; then noise of standard deviation {recipe.refine_sigma:g} (pixels "
@@ -99,6 +104,8 @@ def audit_facts(
     names += ["noisy class means", "noisy class covariances"] if plan.moments else []
     if plan.moments and plan.moments.cells:
         names += ["noisy means of cells within the classes", "noisy cell covariances"]
+    if plan.moments and plan.moments.features:
+        names.append("noisy means and squares of the classes' wavelet features")
     if plan.teacher:
         names.append("private teacher: noisy gradients over all records")
     names += ["DP-SGD steps"] if mechanism else []

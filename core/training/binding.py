@@ -11,6 +11,7 @@ from core.privacy.budget import Budget
 from core.privacy.mechanism import Mechanism
 from core.training.cells import CellRelease
 from core.training.central import CentralRelease
+from core.training.matching import FeatureRelease
 from core.training.moments import MomentRelease
 from core.training.recipe import MOMENTS, Recipe
 from core.training.teacher import TeacherRelease
@@ -150,6 +151,12 @@ def cells_per_class(recipe: Recipe, declared_count: int, classes: int) -> int:
     return min(recipe.moment_cells, records // recipe.moment_cell_size)
 
 
+def features_share(recipe: Recipe, declared_count: int, classes: int) -> float:
+    """Of the moments' precision; none where the records are too few; public."""
+    enough = declared_count // classes >= recipe.moment_features_from
+    return recipe.moment_features_share if enough else 0.0
+
+
 def _moments_within(
     budget: Budget,
     target: float,
@@ -162,6 +169,8 @@ def _moments_within(
     cells = cells_per_class(recipe, declared_count, classes)
     # Gaussian sums whose precisions add up to 1 are one Gaussian of precision 1.
     within = recipe.moment_cells_share if cells > 1 else 0.0
+    seen = features_share(recipe, declared_count, classes)
+    within, rest = (1 - seen) * within, (1 - seen) * (1 - within)
     means, squares = recipe.moment_means_share, 1 - recipe.moment_means_share
     rounds = recipe.moment_cell_rounds
 
@@ -179,17 +188,25 @@ def _moments_within(
             noise_edge=recipe.moment_cell_edge,
         )
 
+    def feature_release(noise: float) -> FeatureRelease:
+        return FeatureRelease(
+            classes=classes,
+            rounds=recipe.moment_features_rounds,
+            noise_multiplier=noise / seen**0.5,
+        )
+
     def of(noise: float) -> MomentRelease:
         return MomentRelease(
             classes=classes,
             frequencies=recipe.moment_frequencies,
             mean_norm=recipe.moment_mean_norm,
             norm=recipe.moment_norm,
-            means_noise=noise / ((1 - within) * means) ** 0.5,
-            squares_noise=noise / ((1 - within) * squares) ** 0.5,
+            means_noise=noise / (rest * means) ** 0.5,
+            squares_noise=noise / (rest * squares) ** 0.5,
             noise_edge=recipe.moment_noise_edge,
             residual=recipe.moment_residual,
             cells=cell_release(noise) if within else None,
+            features=feature_release(noise) if seen else None,
         )
 
     def at(noise: float) -> tuple[Charge, ...]:

@@ -19,7 +19,6 @@ from torch.nn.functional import avg_pool2d, group_norm, pad
 
 from core.errors import UserError
 from core.parallel import Hardware, workers
-from core.training.moments import COLOUR_AXES
 
 ORIENTATIONS = 8
 SCALES = 2
@@ -35,6 +34,12 @@ GROUP = 3
 """Channels normalised together, of the brightness's 81 (Tramèr & Boneh: 27 groups)."""
 
 CHUNK_PIXELS = 2**18
+
+COLOUR_AXES = torch.tensor(
+    [[1 / 3**0.5] * 3, [1 / 2**0.5, -(1 / 2**0.5), 0],
+     [1 / 6**0.5, 1 / 6**0.5, -2 / 6**0.5]], dtype=torch.float64
+)  # fmt: skip
+"""A fixed rotation of red, green and blue: brightness, and two contrasts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +69,10 @@ class Scattering:
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
         """float32 [n, c, H, W] in [-1, 1] → float32 [n, features]."""
+        return self.features(images)
+
+    def features(self, images: Tensor) -> Tensor:
+        """The same, with gradients where those are wanted."""
         bright = (images + 1) / 2
         planes = [bright[:, 0]]
         if self.channels == 3:
@@ -126,9 +135,9 @@ def check_resolution(resolution: int) -> None:
     """
     if resolution % STRIDE:
         raise UserError(
-            f"The recipe's private teacher needs a resolution that is divisible by "
-            f"{STRIDE}, not {resolution}: set its teacher_share to 0, or change the "
-            "resolution."
+            "The recipe looks at wavelet features, which need a resolution that is "
+            f"divisible by {STRIDE}, not {resolution}: change the resolution, or set "
+            "its teacher_share and moment_features_share to 0."
         )
 
 

@@ -15,6 +15,7 @@ from core.parallel import choose_hardware
 from core.privacy.teacher import Lessons, sum_of_gradients
 from core.training.features import check_resolution, in_chunks, scattering
 from core.training.gradients import Workload, find_pace
+from core.training.matching import REFERENCE
 from core.training.recipe import Recipe
 from core.training.teacher import PSEUDO_IMAGES
 
@@ -31,6 +32,9 @@ too short."""
 WRITING_SECONDS = 0.002
 """Of a pseudo-image that is drawn, written, read and put in its place, beside its name:
 counted on 30,000 of 28 pixels, on two busy cores."""
+
+MOVING_LOOKS = 2
+"""A step of a picture towards its features costs about so many looks at it."""
 
 TIMED_IMAGES, TIMED_ROWS = 512, 8192
 BATCH, TIMED_CALLS = 64, 4
@@ -101,6 +105,28 @@ def moments_seconds(recipe: Recipe, classes: int) -> float:
     """
     drawn = NAMED_DRAWS if recipe.teacher_labels else 1
     return recipe.images_per_class * classes * drawn * WRITING_SECONDS
+
+
+def matching_seconds(
+    recipe: Recipe,
+    *,
+    images: int,
+    resolution: int,
+    channels: int,
+    classes: int,
+    device: str,
+) -> float:
+    """Time of looking for the features of private images, and of moving pictures.
+
+    Args:
+        images: Private ones at most: a declared number.
+        channels: Of them; 3 where that is not known yet.
+    """
+    drawn = recipe.images_per_class * classes
+    drawn *= NAMED_DRAWS if recipe.teacher_labels else 1
+    moved = REFERENCE + drawn + (PSEUDO_IMAGES if recipe.teacher_share else 0)
+    looks = images + moved * recipe.moment_features_rounds * MOVING_LOOKS
+    return looks / images_per_second(resolution, channels, device)
 
 
 def refining_seconds(recipe: Recipe, folder: Path, classes: int, device: str) -> float:

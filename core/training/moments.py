@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -31,19 +31,17 @@ from core.privacy.moments import (
     unstack,
 )
 from core.training.cells import CellRelease, release_cells, square_root
+from core.training.features import COLOUR_AXES
+from core.training.matching import FeatureRelease, Matching, release_matching
 from core.training.units import UnitImages
 
 CHUNK = 4096
 
+MATCHING = tuple(field.name for field in fields(Matching))
+
 PIXELS = Grid(step=1.0, limit=255.0)
 COEFFICIENTS = Grid(step=2.0**-12, limit=2.0**9)
 DIRECTIONS = Grid(step=2.0**-16, limit=1.0)
-
-COLOUR_AXES = torch.tensor(
-    [[1 / 3**0.5] * 3, [1 / 2**0.5, -(1 / 2**0.5), 0],
-     [1 / 6**0.5, 1 / 6**0.5, -2 / 6**0.5]], dtype=torch.float64
-)  # fmt: skip
-"""A fixed rotation of red, green and blue: brightness, and two contrasts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +59,7 @@ class MomentRelease:
         residual: Whether the variance that was dropped comes back frequency by
             frequency, independent of one another: right for textures.
         cells: The release of cells within the classes, None without.
+        features: The release of features, None without.
     """
 
     classes: int
@@ -72,6 +71,7 @@ class MomentRelease:
     noise_edge: float
     residual: bool
     cells: CellRelease | None = None
+    features: FeatureRelease | None = None
 
     def charges(self) -> tuple[Charge, ...]:
         """What all of it costs, in order."""
@@ -79,6 +79,7 @@ class MomentRelease:
             Charge(noise_multiplier=self.means_noise, count=1),
             Charge(noise_multiplier=self.squares_noise, count=1),
             *(self.cells.charges() if self.cells else ()),
+            *((self.features.charge(),) if self.features else ()),
         )
 
 
@@ -93,6 +94,7 @@ class ClassMoments:
         factors: float32 [classes, k, d, r], with covariance = factor·factorᵀ.
         residuals: float32 [classes, d], standard deviations to add independently.
         shape: (c, H, W) of an image.
+        matching: How a pseudo-image is moved once it is drawn, None for not at all.
     """
 
     basis: Tensor
@@ -101,6 +103,7 @@ class ClassMoments:
     factors: Tensor
     residuals: Tensor
     shape: tuple[int, int, int]
+    matching: Matching | None = None
 
     def draw(self, labels: Tensor, generator: torch.Generator) -> Tensor:
         """Pseudo-images of these classes: float32 [n, c, H, W] in [-1, 1]."""
@@ -114,7 +117,8 @@ class ClassMoments:
             own, place = cells == cell, divmod(cell, k)
             drawn[own] += self.means[place] + random[own] @ self.factors[place].T
         pixels = drawn @ self.basis.T
-        return pixels.view(-1, *self.shape).clamp(-1, 1)
+        images = pixels.view(-1, *self.shape).clamp(-1, 1)
+        return self.matching.move(images, labels) if self.matching else images
 
 
 def public_basis(
@@ -150,8 +154,8 @@ def release_moments(
     """Charge for and release the noisy class moments.
 
     Guarantee: the uses of the Gaussian mechanism that `release.charges()` lists; the
-    second is centred on the output of the first, and the cells (`release_cells`) on
-    both.
+    second is centred on the output of the first, the cells (`release_cells`) on both,
+    and the features (`release_matching`) on what all of them give.
     """
     resolution, channels = units.dataset.images.shape[1], units.dataset.images.shape[3]
     basis = public_basis(resolution, channels, release.frequencies)
@@ -197,9 +201,15 @@ def release_moments(
         residuals=dropped.sqrt() * release.norm * float(release.residual),
         shape=(channels, resolution, resolution),
     )
-    if release.cells is None:
+    if release.cells:
+        found = _with_cells(release.cells, found, counts[:, 0], contributions, commit)
+    if release.features is None:
         return found
-    return _with_cells(release.cells, found, counts[:, 0], contributions, commit)
+    prepared.clear()
+    matching = release_matching(
+        release.features, units, found.draw, commit=commit, watcher=watcher
+    )
+    return replace(found, matching=matching)
 
 
 def _with_cells(
@@ -277,15 +287,20 @@ def save_moments(moments: ClassMoments, path: Path) -> None:
         "residuals": moments.residuals.contiguous(),
         "shape": torch.tensor(moments.shape),
     }
+    if moments.matching:
+        for name in MATCHING:
+            tensors[name] = getattr(moments.matching, name).contiguous()
     write_atomically(path, lambda file: save_file(tensors, file))
 
 
 def load_moments(path: Path) -> ClassMoments:
     """Read what `save_moments` wrote, also in a version that knew no cells."""
     tensors = load_file(path)
+    way = {name: tensors.pop(name) for name in MATCHING if name in tensors}
     shape = tuple(int(size) for size in tensors.pop("shape"))
     if "shares" not in tensors:
         tensors["shares"] = torch.ones(len(tensors["means"]), 1)
         for name in ("means", "factors"):
             tensors[name] = tensors[name][:, None]
-    return ClassMoments(shape=shape, **tensors)
+    matching = Matching(**way) if way else None
+    return ClassMoments(shape=shape, matching=matching, **tensors)

@@ -161,7 +161,7 @@ def make_plan(
             f"The folder holds more training {project.unit}s than the declared "
             f"{project.declared_count:,}: declare a larger public number."
         )
-    if recipe.teacher_share:
+    if recipe.teacher_share or recipe.moment_features_share:
         check_resolution(project.resolution)
     if card and not told_overlap(project, card)[0]:
         raise UserError(

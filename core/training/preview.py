@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from core.privacy.accounting import Charge, epsilon
 from core.privacy.budget import Budget, UnitKind
 from core.privacy.comparison import other_unit_epsilon
-from core.training.binding import bind, charges_of
+from core.training.binding import bind, charges_of, features_share
 from core.training.forecast import (
+    matching_seconds,
     moments_seconds,
     refining_seconds,
     sampling_seconds,
@@ -110,7 +112,7 @@ def preview(project: Project) -> BudgetPreview:
         sampling_probability=mechanism.sampling_probability,
         forecast_seconds=training_seconds(work, recipe)
         + sampling_seconds(work, recipe, PREVIEW_CLASSES)
-        + _teaching_seconds(project, recipe, card.image_channels),
+        + _looking_seconds(teaching_seconds, project, recipe, card.image_channels),
         sentence=promise(budget, declared),
         others=_others(
             budget, declared, (*releases, mechanism.charge(mechanism.steps))
@@ -125,8 +127,10 @@ def _without_network(
     """Of a recipe that draws its pictures from the moments: releases, and no steps."""
     declared = declared_count(project)
     spent = epsilon(charges, budget.delta, budget.relation)
-    seconds = _teaching_seconds(project, recipe, 3)
+    seconds = _looking_seconds(teaching_seconds, project, recipe, 3)
     seconds += moments_seconds(recipe, PREVIEW_CLASSES)
+    if features_share(recipe, declared, PREVIEW_CLASSES):
+        seconds += _looking_seconds(matching_seconds, project, recipe, 3)
     if recipe.starts_from_checkpoint:
         folder = starting_card(project, recipe).folder
         seconds += refining_seconds(recipe, folder, PREVIEW_CLASSES, project.device)
@@ -143,8 +147,11 @@ def _without_network(
     )
 
 
-def _teaching_seconds(project: Project, recipe: Recipe, channels: int) -> float:
-    return teaching_seconds(
+def _looking_seconds(
+    seconds: Callable[..., float], project: Project, recipe: Recipe, channels: int
+) -> float:
+    """Of what looks at every private image: the teacher, or the features."""
+    return seconds(
         recipe,
         images=declared_count(project) * read_budget(project).unit.max_images_per_unit,
         resolution=project.resolution,

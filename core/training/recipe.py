@@ -80,6 +80,10 @@ class Recipe:
         moment_cell_axes: Directions of a class that its cells are described in.
         moment_cell_norm, moment_cell_edge: As `moment_norm` and `moment_noise_edge`,
             of the distance from a cell's mean.
+        moment_features_share: Of that release's precision, the part for the features
+            that pictures are moved towards (`training.matching`); 0 for none.
+        moment_features_rounds: Steps that each picture is moved by.
+        moment_features_from: Declared records per class from which on there are any.
         moment_images: Pseudo-images trained on, counted with repetition.
         moment_learning_rate: Adam's on them.
         sampler, sampler_steps: How samples are drawn.
@@ -183,6 +187,9 @@ class Recipe:
     moment_cell_axes: int = 80
     moment_cell_norm: float = 10.0
     moment_cell_edge: float = 0.4
+    moment_features_share: float = 0.0
+    moment_features_rounds: int = 8
+    moment_features_from: int = 5000
     outer_images: int = 0
     outer_source: str = PROCEDURAL
     private_timesteps: tuple[int, int] = (30, 600)
@@ -231,7 +238,7 @@ class Recipe:
         return positive
 
     def _check_cells(self) -> list[str]:
-        """The fields of the cells that must be above 0."""
+        """The fields of the cells, and of the features, that must be above 0."""
         if not 0.01 <= self.moment_cells_share <= 0.99:
             raise self._refused("moment_cells_share", "between 0.01 and 0.99")
         for name, most in (("moment_cells", 256), ("moment_cell_rounds", 100),
@@ -242,7 +249,11 @@ class Recipe:
             raise self._refused(
                 "moment_cells", "1 with a moment residual, which is of whole classes"
             )
-        for name in ("moment_cell_edge", "moment_cells_from"):
+        if not 0 <= self.moment_features_share <= 0.99:
+            raise self._refused("moment_features_share", "between 0 and 0.99")
+        if not 1 <= self.moment_features_rounds <= 100:
+            raise self._refused("moment_features_rounds", "between 1 and 100")
+        for name in ("moment_cell_edge", "moment_cells_from", "moment_features_from"):
             if getattr(self, name) < 0:
                 raise self._refused(name, "0 or more")
         return ["moment_cells", "moment_cell_size", "moment_cell_rounds",

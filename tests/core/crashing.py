@@ -27,9 +27,10 @@ from core.pipeline import FineTuned
 from core.privacy import mechanism
 from core.privacy import teacher as private_teacher
 from core.privacy.ledger import Ledger
-from core.training import cells, moments, purse, trainer, warmup
+from core.training import cells, matching, moments, purse, trainer, warmup
 from core.training import teacher as teaching
 from core.training.cells import CellRelease
+from core.training.matching import FeatureRelease
 from core.training.plan import Plan
 from core.training.state import TrainingState, load_newest
 from core.training.teacher import load_teacher
@@ -108,6 +109,7 @@ class Bench:
                 moments, "sum_of_squares", noted(moments.sum_of_squares, "sum")
             ),
             patch.object(cells, "sum_of_means", noted(cells.sum_of_means, "sum")),
+            patch.object(matching, "sum_of_means", noted(matching.sum_of_means, "sum")),
             patch.object(cells, "sum_of_squares", noted(cells.sum_of_squares, "sum")),
             patch.object(warmup, "read_lessons", noted(warmup.read_lessons, "look")),
             patch.object(
@@ -208,7 +210,7 @@ def make_bench(folder: Path, *, steps: int, lessons: int, rounds: int = 0) -> Be
 
     Args:
         lessons: Releases of the teacher's.
-        rounds: Releases of the means of cells; 0 for no cells.
+        rounds: Releases of the means of cells; 0 for neither cells nor features.
     """
     plan = make_plan(
         folder, moments=True, steps=steps, augmentation_multiplicity=1, batch_size=2
@@ -216,7 +218,11 @@ def make_bench(folder: Path, *, steps: int, lessons: int, rounds: int = 0) -> Be
     plan = replace(
         plan,
         recipe=replace(plan.recipe, moment_images=64),
-        moments=replace(plan.moments, cells=_cells(rounds) if rounds else None),
+        moments=replace(
+            plan.moments,
+            cells=_cells(rounds) if rounds else None,
+            features=FEATURES if rounds else None,
+        ),
         teacher=make_teacher(steps=lessons),
     )
     bench = Bench(folder=folder, plan=plan, dataset=make_dataset(6), shapes=())
@@ -227,6 +233,9 @@ def make_bench(folder: Path, *, steps: int, lessons: int, rounds: int = 0) -> Be
     return replace(
         bench, shapes=tuple(tensors[f"weight.{n}"].shape for n in range(count))
     )
+
+
+FEATURES = FeatureRelease(classes=2, rounds=2, noise_multiplier=70.0)
 
 
 def _cells(rounds: int) -> CellRelease:

@@ -46,7 +46,7 @@ def short(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def celled(tmp_path_factory):
-    """The same with three rounds of cells within the classes."""
+    """The same with three rounds of cells within the classes, and with features."""
     return make_bench(tmp_path_factory.mktemp("celled"), steps=1, lessons=1, rounds=3)
 
 
@@ -123,7 +123,8 @@ def test_a_teacher_that_is_killed_goes_on_and_repeats_no_release(
 @pytest.mark.parametrize(
     ("name", "number", "sums"),
     [("release_cells", 1, 2), ("_release_means", 4, 5), ("_release_squares", 1, 5),
-     ("_release_squares", 2, 6), ("save_moments", 2, 6)],
+     ("_release_squares", 2, 6), ("release_matching", 1, 6), ("_way", 1, 7),
+     ("save_moments", 2, 7)],
 )  # fmt: skip
 def test_cells_that_are_killed_are_paid_for_and_not_made_again(
     celled, kills, tmp_path, name, number, sums

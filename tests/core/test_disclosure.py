@@ -15,6 +15,7 @@ from core.release.recheck import contradictions
 from core.release.report import front_page
 from core.training.cells import CellRelease
 from core.training.forecast import network_calls
+from core.training.matching import FeatureRelease
 from core.training.recipe_loading import load_recipe
 from core.workspace import Project
 from tests.core.tiny import make_plan, write_recipe
@@ -137,6 +138,23 @@ def test_the_report_states_the_cells_that_there_are(tmp_path):
     events = audit["composition"]["events"]
     assert [event["count"] for event in events] == [1, 1, 4, 1, 3]
     assert events[2]["what"] == "noisy means of cells within the classes"
+    wrong = [finding.subject for finding in contradictions(audit)]
+    assert not {"steps_committed", "original_parameters", "n_public"} & set(wrong)
+
+
+def test_the_report_states_the_features_that_there_are(tmp_path):
+    plan = make_plan(tmp_path, moments=True)
+    assert "wavelet" not in disclosure.sampler(of_moments(plan))["name"]
+    features = FeatureRelease(classes=2, rounds=7, noise_multiplier=80.0)
+    plan = replace(plan, moments=replace(plan.moments, features=features))
+    assert (
+        "in 7 steps, towards the noisy" in disclosure.sampler(of_moments(plan))["name"]
+    )
+    audit = stated(plan)
+    events = audit["composition"]["events"]
+    assert [event["count"] for event in events] == [1, 1, 1, 3]
+    assert events[2]["noise_multiplier"] == 80.0
+    assert "wavelet features" in events[2]["what"]
     wrong = [finding.subject for finding in contradictions(audit)]
     assert not {"steps_committed", "original_parameters", "n_public"} & set(wrong)
 

@@ -42,7 +42,8 @@ LATER_FIELDS = {
     "teacher_labels", "outer_images", "outer_source", "private_timesteps", "pictures",
     "moment_cells", "moment_cells_share", "moment_cell_size", "moment_cell_rounds",
     "moment_cell_axes", "moment_cell_norm", "moment_cell_edge", "moment_cells_from",
-    "refine_sigma", "refine_steps",
+    "refine_sigma", "refine_steps", "moment_features_share", "moment_features_rounds",
+    "moment_features_from",
 }  # fmt: skip
 """Fields of a recipe that came after the first version."""
 

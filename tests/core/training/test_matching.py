@@ -1,0 +1,252 @@
+"""Pictures moved to public features: what these cost, whom they count, where to."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from core.data.dataset import ImageDataset
+from core.events import Watcher
+from core.parallel import choose_hardware
+from core.privacy.accounting import Charge, epsilon
+from core.privacy.budget import PrivacyUnit
+from core.privacy.moments import sum_of_means
+from core.training import matching as room
+from core.training.binding import bind
+from core.training.features import scattering
+from core.training.matching import FeatureRelease, release_matching
+from core.training.moments import (
+    ClassMoments,
+    MomentRelease,
+    load_moments,
+    release_moments,
+    save_moments,
+)
+from core.training.recipe_loading import load_recipe
+from core.training.units import group_units
+from tests.core.tiny import make_dataset, patients, write_recipe
+from tests.core.tiny import make_plan as tiny_plan
+
+FEATURES = FeatureRelease(classes=2, rounds=6, noise_multiplier=3e-3)
+RELEASE = MomentRelease(
+    classes=2, frequencies=(4, 2), mean_norm=20.0, norm=20.0, means_noise=1e-3,
+    squares_noise=2e-3, noise_edge=0.75, residual=False, features=FEATURES,
+)  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def few_pseudo_images(monkeypatch):
+    monkeypatch.setattr(room, "REFERENCE", 200)
+
+
+def edged(count: int = 120) -> ImageDataset:
+    """Sharp squares at random places: nothing that a Gaussian gives."""
+    dataset = make_dataset(count)
+    rng = np.random.default_rng(0)
+    images = np.full_like(dataset.images, 10)
+    for image, label in zip(images, dataset.labels, strict=True):
+        y, x = rng.integers(0, 5, 2)
+        image[y : y + 3 + label, x : x + 3] = 240
+    return replace(dataset, images=images)
+
+
+def released(units, release=RELEASE, commit=lambda _: None) -> ClassMoments:
+    return release_moments(release, units, commit=commit, watcher=Watcher())
+
+
+# What they cost.
+
+
+def test_they_are_charged_last_and_nothing_is_read_before(monkeypatch):
+    order: list[object] = []
+    units = group_units(edged(10), PrivacyUnit())
+    draw = room.UnitImages.draw
+
+    def drawing(self, unit):
+        order.append("read")
+        return draw(self, unit)
+
+    monkeypatch.setattr(room.UnitImages, "draw", drawing)
+    released(units, commit=order.append)
+    first, second, own = (
+        Charge(noise_multiplier=noise, count=1) for noise in (1e-3, 2e-3, 3e-3)
+    )
+    assert order == [first, *["read"] * 10, second, own, *["read"] * 10]
+    assert RELEASE.charges() == (first, second, own)
+
+
+def test_they_share_what_the_moments_have(tmp_path):
+    wishes = {"moment_features_share": 0.3, "moment_features_from": 40}
+    recipe = load_recipe(str(write_recipe(tmp_path, **wishes)))
+    budget = tiny_plan(tmp_path).budget
+    mechanism, moments, *_ = bind(budget, 80, recipe, 2)
+    charges = tuple(
+        Charge(noise_multiplier=noise, count=1)
+        for noise in (
+            moments.means_noise,
+            moments.squares_noise,
+            moments.features.noise_multiplier,
+        )
+    )
+    share = budget.epsilon * recipe.moment_share
+    assert 0.99 * share < epsilon(charges, budget.delta, budget.relation) <= share
+    together = (*charges, mechanism.charge(mechanism.steps))
+    found = epsilon(together, budget.delta, budget.relation)
+    assert 0.99 * budget.epsilon < found <= budget.epsilon
+    inverse = [1 / charge.noise_multiplier**2 for charge in charges]
+    assert inverse[2] == pytest.approx(0.3 * sum(inverse))
+    few = bind(budget, 78, recipe, 2)[1]
+    assert few.features is None
+    assert few.means_noise < moments.means_noise
+
+
+# Whom they count.
+
+
+def sums(units, monkeypatch, release=FEATURES) -> tuple[torch.Tensor, list]:
+    """What is summed before the noise, and the rows that it is a sum of."""
+    seen, rows = [], []
+
+    def kept(bounded_sum, **_):
+        seen.append(bounded_sum())
+        return seen[0].float()
+
+    def counted(data, norm):
+        rows.append(data)
+        return sum_of_means(data, norm)
+
+    monkeypatch.setattr(room, "private_sum", kept)
+    monkeypatch.setattr(room, "sum_of_means", counted)
+    generator = torch.Generator().manual_seed(1)
+    blurred = torch.rand(200, 3, 8, 8, generator=generator)
+    release_matching(
+        release, units, lambda labels, _: blurred[: len(labels)],
+        commit=lambda _: None, watcher=Watcher(),
+    )  # fmt: skip
+    return seen[0], rows
+
+
+@pytest.mark.parametrize("limit", [1, 4])
+def test_a_unit_moves_the_sum_by_at_most_one(monkeypatch, limit):
+    dataset = make_dataset(24, patients=6)
+    # Noise of pixels is far from anything a low frequency gives: it is shortened.
+    rng = np.random.default_rng(0)
+    dataset = replace(
+        dataset, images=rng.integers(0, 256, dataset.images.shape).astype(np.uint8)
+    )
+    units = group_units(dataset, patients(limit))
+    monkeypatch.setattr(type(units), "draw", lambda self, unit: drawn(self, unit))
+
+    def drawn(self, unit):
+        own = self.rows[self.starts[unit] : self.starts[unit + 1]][: self.limit]
+        return (
+            torch.from_numpy(dataset.images[own]),
+            torch.from_numpy(dataset.labels[own].astype(np.int64)),
+        )
+
+    whole, _ = sums(units, monkeypatch)
+    fewer = replace(
+        units, rows=units.rows[: units.starts[-2]], starts=units.starts[:-1]
+    )
+    less, _ = sums(fewer, monkeypatch)
+    moved = float((whole - less).norm())
+    assert 0.5 < moved <= 1.0 + 1e-6
+
+
+def test_a_unit_s_features_do_not_hang_on_the_others(monkeypatch):
+    """Bit for bit, on a machine that rounds by how many it looks at together."""
+    look = scattering(8, 3)
+
+    class Rounding:
+        features = look.features
+
+        def __call__(self, images):
+            return look(images) * (1 + 2.0**-20 * len(images))
+
+    monkeypatch.setattr(room, "scattering", lambda *_: Rounding())
+    units = group_units(make_dataset(40), PrivacyUnit())
+    _, whole = sums(units, monkeypatch)
+    one = replace(units, rows=units.rows[7:9], starts=units.starts[:3])
+    _, few = sums(one, monkeypatch)
+    assert torch.equal(few[0].coefficients, whole[0].coefficients[7:9])
+
+
+def test_units_of_several_parts_are_all_counted(monkeypatch):
+    monkeypatch.setattr(room, "CHUNK", 7)
+    total, rows = sums(group_units(make_dataset(20), PrivacyUnit()), monkeypatch)
+    assert len(rows) == 3
+    assert float(total[:, -1].sum()) * 2**0.5 == pytest.approx(20)
+
+
+# Where pictures go.
+
+
+def gap(images: torch.Tensor, labels: torch.Tensor, dataset: ImageDataset) -> float:
+    """Mean distance between the classes' mean features."""
+    look = scattering(8, 3)
+    real = look(torch.from_numpy(dataset.images).movedim(3, 1) / 127.5 - 1)
+    seen = look(images)
+    return sum(
+        float((seen[labels == c].mean(0) - real[dataset.labels == c].mean(0)).norm())
+        for c in (0, 1)
+    )
+
+
+def test_they_come_near_to_the_real_features():
+    dataset = edged()
+    moments = released(group_units(dataset, PrivacyUnit()))
+    labels = torch.arange(200) % 2
+    plain = replace(moments, matching=None)
+    before, after = (
+        found.draw(labels, torch.Generator().manual_seed(5))
+        for found in (plain, moments)
+    )
+    assert after.abs().max() <= 1
+    assert gap(after, labels, dataset) < 0.6 * gap(before, labels, dataset)
+
+
+def test_a_picture_is_moved_by_itself():
+    moments = released(group_units(edged(), PrivacyUnit()))
+    images = torch.rand(5, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    labels = torch.tensor([0, 1, 1, 0, 1])
+    together = moments.matching.move(images, labels)
+    alone = moments.matching.move(images[2:3], labels[2:3])
+    torch.testing.assert_close(together[2:3], alone, atol=1e-4, rtol=0)
+
+
+def test_much_noise_still_gives_pictures():
+    loud = replace(RELEASE, features=replace(FEATURES, noise_multiplier=1e5))
+    moments = released(group_units(edged(), PrivacyUnit()), loud)
+    images = moments.draw(torch.arange(8) % 2, torch.Generator().manual_seed(0))
+    assert torch.isfinite(images).all() and images.abs().max() <= 1
+
+
+def test_the_way_survives_the_disk(tmp_path):
+    moments = released(group_units(edged(), PrivacyUnit()))
+    save_moments(moments, tmp_path / "moments.safetensors")
+    again = load_moments(tmp_path / "moments.safetensors")
+    labels = torch.arange(6) % 2
+    first, second = (
+        found.draw(labels, torch.Generator().manual_seed(0))
+        for found in (moments, again)
+    )
+    assert torch.equal(first, second)
+    plain = replace(moments, matching=None)
+    save_moments(plain, tmp_path / "plain.safetensors")
+    assert load_moments(tmp_path / "plain.safetensors").matching is None
+
+
+def test_the_statistics_are_those_of_the_features():
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(10, 3, 8, 8, generator=generator)
+    labels, look = torch.arange(10) % 2, scattering(8, 3)
+    means, deviations = room._statistics(
+        look, images, labels, 2, choose_hardware("cpu")
+    )
+    own = look(images[1::2])
+    torch.testing.assert_close(means[1], own.mean(0), atol=1e-5, rtol=0)
+    wanted = own.std(0, correction=0).clamp(min=room.FLOOR)
+    torch.testing.assert_close(deviations[1], wanted, atol=1e-4, rtol=0)
