@@ -86,6 +86,9 @@ def runs() -> Iterator[Run]:
     for seed in (0, 1):
         for epsilon in (1.0, 10.0):
             yield Run(data="mnist", epsilon=epsilon, recipe="few", seed=seed)
+    for seed in (0, 1):
+        yield Run(data="fashion", epsilon=10.0, recipe="useful-unmoved", seed=seed,
+                  changes=NATIVE)  # fmt: skip
     for recipe in ("useful-one-gaussian", "useful-unnamed", "useful-14",
                    "upright-unwarmed"):  # fmt: skip
         changes = () if recipe.startswith("upright") else NATIVE
