@@ -41,9 +41,9 @@ FLOOR = 0.05
 
 LEAST_VARIANCE = 0.1
 GAINS = (0.5, 2.0)
-CHUNK = 512
-MOVED = 250
-"""Images at a time, whose gradients are held."""
+CHUNK = 64
+MOVED_PIXELS = 2**17
+"""At a time: what leads to their gradients is held."""
 
 Draw = Callable[[Tensor, torch.Generator], Tensor]
 """(int64 [n] classes, random numbers) → float32 [n, c, H, W] in [-1, 1]."""
@@ -88,24 +88,25 @@ class Matching:
         for gains, offsets, length in zip(
             self.gains, self.offsets, self.lengths, strict=True
         ):
-            parts = []
-            for part, own in zip(images.split(MOVED), labels.split(MOVED), strict=True):
-                pull = _pull(transform, part, gains[own], offsets[own])
-                parts.append((part + length * pull).clamp(-1, 1))
-            images = torch.cat(parts)
+            pull = _pull(transform, images, labels, gains, offsets)
+            images = (images + length * pull).clamp(-1, 1)
         return images
 
 
 def _pull(
-    transform: Scattering, images: Tensor, gains: Tensor, offsets: Tensor
-) -> Tensor:
+    transform: Scattering, images: Tensor, labels: Tensor, gains: Tensor,
+    offsets: Tensor,
+) -> Tensor:  # fmt: skip
     """Minus the gradient of ‖features − target‖² / 2, the target held fast."""
-    with torch.enable_grad():
-        images = images.detach().requires_grad_(True)
-        features = transform.features(images)
-        seen = features.detach()
-        pull = ((gains - 1) * seen + offsets) * features
-        return torch.autograd.grad(pull.sum(), images)[0]
+    size = max(1, MOVED_PIXELS // (images.shape[-1] * images.shape[-2]))
+    pulls = []
+    for part, own in zip(images.split(size), labels.split(size), strict=True):
+        with torch.enable_grad():
+            part = part.detach().requires_grad_(True)
+            features = transform.features(part)
+            pull = (gains[own] - 1) * features.detach() + offsets[own]
+            pulls += torch.autograd.grad((pull * features).sum(), part)
+    return torch.cat(pulls)
 
 
 def release_matching(
@@ -217,10 +218,7 @@ def _way(
         have, spreads = _statistics(transform, images, labels, len(means), hardware)
         gains = (deviations / spreads).clamp(*GAINS)
         offsets = means - gains * have
-        parts = zip(images.split(MOVED), labels.split(MOVED), strict=True)
-        pull = torch.cat(
-            [_pull(transform, part, gains[own], offsets[own]) for part, own in parts]
-        )
+        pull = _pull(transform, images, labels, gains, offsets)
         length = step / pull.flatten(1).norm(dim=1).mean().clamp(min=1e-12)
         images = (images + length * pull).clamp(-1, 1)
         made.append((gains, offsets, length))
