@@ -8,7 +8,7 @@ import pytest
 from core.privacy.gradients.sums import Pace
 from core.synthesis.quotas import Quotas
 from core.training import forecast, preview
-from core.training.forecast import NAMED_DRAWS, teaching_seconds
+from core.training.forecast import NAMED_DRAWS, matching_seconds, teaching_seconds
 from core.training.recipe_loading import load_recipe
 from core.workspace import Project
 from tests.core.tiny import make_checkpoint, write_recipe
@@ -48,6 +48,22 @@ def test_the_teacher_sees_each_image_once_and_goes_through_all_in_every_release(
     naming = load_recipe(str(write_recipe(tmp_path)), **TEACHER, teacher_labels=True)
     more = seconds(naming) - seconds(recipe)
     assert more == pytest.approx(100 * 4 * NAMED_DRAWS / 100)
+
+
+def test_pictures_are_moved_round_by_round_and_private_images_seen_once(
+    tmp_path, timed
+):
+    wishes = {"moment_features_share": 0.3, "moment_features_rounds": 3}
+    recipe = load_recipe(str(write_recipe(tmp_path)), images_per_class=100, **wishes)
+    named = load_recipe(str(write_recipe(tmp_path)), **TEACHER, **wishes)
+    plain, taught = (
+        matching_seconds(
+            each, images=500, resolution=8, channels=3, classes=4, device="cpu"
+        )
+        for each in (recipe, named)
+    )
+    assert plain == pytest.approx((500 + (6000 + 400) * 3 * 2) / 100)
+    assert taught - plain == pytest.approx(6000 * 3 * 2 / 100)
 
 
 def test_without_a_teacher_nothing_is_timed(tmp_path, timed):
