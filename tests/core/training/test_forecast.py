@@ -62,8 +62,8 @@ def test_pictures_are_moved_round_by_round_and_private_images_seen_once(
         )
         for each in (recipe, named)
     )
-    assert plain == pytest.approx((500 + (6000 + 400) * 3 * 2) / 100)
-    assert taught - plain == pytest.approx(6000 * 3 * 2 / 100)
+    assert plain == pytest.approx((500 + (6000 + 400) * 3 * 1.4) / 100)
+    assert taught - plain == pytest.approx(6000 * 3 * 1.4 / 100)
 
 
 def test_without_a_teacher_nothing_is_timed(tmp_path, timed):
