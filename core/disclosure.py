@@ -59,9 +59,13 @@ def sampler(plan: Plan) -> dict:
         name = f"class by class from the {gaussian} that the noisy moments define"
         if moments and moments.features:
             name += (
-                f"; then moved, in {moments.features.rounds} steps, towards the noisy "
+                f"; then moved, in {moments.features.steps} steps, towards the noisy "
                 "means and spreads of the class's wavelet features"
             )
+            if recipe.teacher_labels:
+                name += " (the class that the private teacher sees in it)"
+            if moments.features.cells > 1:
+                name += ", and of those of its cell within the class"
         if recipe.refine_sigma:
             name += (
                 f"; then noise of standard deviation {recipe.refine_sigma:g} (pixels "
@@ -106,6 +110,8 @@ def audit_facts(
         names += ["noisy means of cells within the classes", "noisy cell covariances"]
     if plan.moments and plan.moments.features:
         names.append("noisy means and squares of the classes' wavelet features")
+        if plan.moments.features.cells > 1:
+            names.append("the same of cells within the classes")
     if plan.teacher:
         names.append("private teacher: noisy gradients over all records")
     names += ["DP-SGD steps"] if mechanism else []

@@ -245,7 +245,9 @@ def synthesise(workspace: Workspace, plan: Plan, watcher: Watcher) -> SyntheticS
 def _drawing(workspace: Workspace, plan: Plan, hardware: Hardware) -> Drawing:
     recipe, training = plan.recipe, workspace.path / "training"
     if recipe.pictures == MOMENTS:
-        pseudo = load_moments(training / MOMENTS_FILE).draw
+        moments = load_moments(training / MOMENTS_FILE)
+        # What looks like another class goes there: it gets the features of that one.
+        pseudo = partial(moments.draw, name=_naming(workspace, plan, hardware))
         drawing = from_moments(pseudo)
         if not recipe.refine_sigma:
             return drawing

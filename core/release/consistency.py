@@ -30,8 +30,8 @@ _RATES = (0.001, 0.01)
 _POINTS = 400
 _PROFILE_LENGTH = 20
 _CAP_DEVIATIONS = 6
-_MOST_RELEASES = 7
-"""Central images, moments (two), their cells (two), features and teacher."""
+_MOST_RELEASES = 8
+"""Central images, moments (two), their cells (two), features (two) and teacher."""
 _OF_STEPS = (
     "clip_norm", "noise_multiplier", "noise_std_abs", "normaliser",
     "augmentation_multiplicity",

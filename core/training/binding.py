@@ -151,6 +151,12 @@ def cells_per_class(recipe: Recipe, declared_count: int, classes: int) -> int:
     return min(recipe.moment_cells, records // recipe.moment_cell_size)
 
 
+def feature_cells(recipe: Recipe, declared_count: int, classes: int) -> int:
+    """The same of the cells that pictures are moved towards."""
+    records = declared_count // classes
+    return max(min(recipe.moment_features_cells, records // recipe.moment_cell_size), 1)
+
+
 def features_share(recipe: Recipe, declared_count: int, classes: int) -> float:
     """Of the moments' precision; none where the records are too few; public."""
     enough = declared_count // classes >= recipe.moment_features_from
@@ -189,10 +195,12 @@ def _moments_within(
         )
 
     def feature_release(noise: float) -> FeatureRelease:
+        inner = feature_cells(recipe, declared_count, classes)
         return FeatureRelease(
             classes=classes,
             rounds=recipe.moment_features_rounds,
-            noise_multiplier=noise / seen**0.5,
+            cells=inner,
+            noise_multiplier=noise / (seen / (2 if inner > 1 else 1)) ** 0.5,
         )
 
     def of(noise: float) -> MomentRelease:

@@ -13,6 +13,7 @@ from core.checkpoints.store import load_checkpoint
 from core.diffusion.samplers import refine
 from core.parallel import choose_hardware
 from core.privacy.teacher import Lessons, sum_of_gradients
+from core.training.cell_matching import CELL_ROUNDS
 from core.training.features import check_resolution, in_chunks, scattering
 from core.training.gradients import Workload, find_pace
 from core.training.matching import REFERENCE
@@ -126,7 +127,10 @@ def matching_seconds(
     drawn = recipe.images_per_class * classes
     drawn *= NAMED_DRAWS if recipe.teacher_labels else 1
     moved = REFERENCE + drawn + (PSEUDO_IMAGES if recipe.teacher_share else 0)
-    looks = images + moved * recipe.moment_features_rounds * MOVING_LOOKS
+    steps, times = recipe.moment_features_rounds, 1
+    if recipe.moment_features_cells > 1:
+        steps, times = steps + CELL_ROUNDS, 2
+    looks = images * times + (REFERENCE + moved * MOVING_LOOKS) * steps
     return looks / images_per_second(resolution, channels, device)
 
 

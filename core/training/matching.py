@@ -3,7 +3,7 @@
 Gaussians give pictures without sharp edges and flat surfaces, whatever their noise. So,
 once more, the records are asked for noisy sums: per class, the means and squares of
 their wavelet features (`training.features`), as DP-MERF (Harder et al. 2021) and DP-
-MEPF (Harder et al. 2023) have it for theirs. Pseudo-images then go downhill, a few
+MEPF (Harder et al. 2023) have it for theirs. Pseudo-images then go downhill, some
 steps each, towards features of these means and spreads: the microcanonical model of
 Bruna & Mallat (2018, arXiv 1801.02013), whose energy is over a whole class here. All
 that follows the release is post-processing, and moves each picture by itself.
@@ -11,39 +11,37 @@ that follows the release is post-processing, and moves each picture by itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from core.diffusion.views import to_network
 from core.events import Watcher
-from core.parallel import Hardware, choose_hardware, workers
+from core.parallel import choose_hardware
 from core.privacy.accounting import Charge
-from core.privacy.mechanism import Commit, private_sum
-from core.privacy.moments import Contributions, sum_of_means
+from core.privacy.mechanism import Commit
+from core.training.cell_matching import CELL_ROUNDS, CellMatching, release_cell_matching
+from core.training.downhill import (
+    Line,
+    Records,
+    Statistics,
+    along,
+    gradient,
+    length_of,
+    line,
+    statistics,
+    step,
+)
 from core.training.features import Scattering, in_chunks, scattering
 from core.training.units import UnitImages
 
-REFERENCE = 6000
+REFERENCE = 12000
 """Pseudo-images that the way downhill is found on."""
 
-NORM = 1.25 * 2**0.5
-"""Clip norm of a record's features and squares, times the root of their number; both
-have about a unit's spread there."""
-
-STEP = 0.6 / 28
-"""Mean length of a step, in units of [-1, 1], times the root of an image's values."""
-
-FLOOR = 0.05
-"""Least spread of a feature; most lie between 0.3 and 1."""
-
-LEAST_VARIANCE = 0.1
-GAINS = (0.5, 2.0)
-CHUNK = 64
-MOVED_PIXELS = 2**17
-"""At a time: what leads to their gradients is held."""
+STEP, DECAY = 0.6 / 28, 0.88
+"""Mean length of the first step, in units of [-1, 1], times the root of an image's
+values; each next one is so much shorter, else the last ones overshoot."""
 
 Draw = Callable[[Tensor, torch.Generator], Tensor]
 """(int64 [n] classes, random numbers) → float32 [n, c, H, W] in [-1, 1]."""
@@ -55,17 +53,25 @@ class FeatureRelease:
 
     Attributes:
         classes: Number of classes.
-        rounds: Steps that every picture is moved by.
-        noise_multiplier: Of the one sum.
+        rounds: Steps that every picture is moved by towards its class.
+        cells: Of each class; 1 for none.
+        noise_multiplier: Of each sum.
     """
 
     classes: int
     rounds: int
+    cells: int
     noise_multiplier: float
 
-    def charge(self) -> Charge:
-        """What it costs."""
-        return Charge(noise_multiplier=self.noise_multiplier, count=1)
+    @property
+    def steps(self) -> int:
+        """That every picture is moved by in all."""
+        return self.rounds + (CELL_ROUNDS if self.cells > 1 else 0)
+
+    def charges(self) -> tuple[Charge, ...]:
+        """What it costs, in order: the classes' sum, and that of the cells."""
+        one = Charge(noise_multiplier=self.noise_multiplier, count=1)
+        return (one, one) if self.cells > 1 else (one,)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,37 +82,22 @@ class Matching:
         gains, offsets: float32 [rounds, classes, d]: features f are drawn towards
             gain·f + offset.
         lengths: float32 [rounds]: of a step, per unit of the gradient.
+        cells: The way on from there, None for none.
     """
 
     gains: Tensor
     offsets: Tensor
     lengths: Tensor
+    cells: CellMatching | None = None
 
     def move(self, images: Tensor, labels: Tensor) -> Tensor:
         """Pictures of these classes, moved: float32 [n, c, H, W] in [-1, 1]."""
         transform = scattering(images.shape[2], images.shape[1])
-        for gains, offsets, length in zip(
-            self.gains, self.offsets, self.lengths, strict=True
-        ):
-            pull = _pull(transform, images, labels, gains, offsets)
-            images = (images + length * pull).clamp(-1, 1)
-        return images
-
-
-def _pull(
-    transform: Scattering, images: Tensor, labels: Tensor, gains: Tensor,
-    offsets: Tensor,
-) -> Tensor:  # fmt: skip
-    """Minus the gradient of ‖features − target‖² / 2, the target held fast."""
-    size = max(1, MOVED_PIXELS // (images.shape[-1] * images.shape[-2]))
-    pulls = []
-    for part, own in zip(images.split(size), labels.split(size), strict=True):
-        with torch.enable_grad():
-            part = part.detach().requires_grad_(True)
-            features = transform.features(part)
-            pull = (gains[own] - 1) * features.detach() + offsets[own]
-            pulls += torch.autograd.grad((pull * features).sum(), part)
-    return torch.cat(pulls)
+        ways = zip(self.gains, self.offsets, self.lengths, strict=True)
+        for gains, offsets, length in ways:
+            downhill = _down(transform, images, labels, (gains, offsets))
+            images = step(images, downhill, length)
+        return self.cells.move(images, labels) if self.cells else images
 
 
 def release_matching(
@@ -119,108 +110,62 @@ def release_matching(
 ) -> Matching:
     """Charge for and release the features' means and squares; find the way to them.
 
-    Guarantee: one use of the Gaussian mechanism with the noise multiplier of `release`,
-    charged before any record is read; all else is computed from its output and from
-    `draw`.
+    Guarantee: the uses of the Gaussian mechanism that `release.charges()` lists, each
+    charged before it reads a record; the second, of the cells, hangs on the output of
+    the first. All else is computed from their outputs and from `draw`.
 
     Args:
         draw: Pseudo-images of what was released before.
     """
-    hardware = choose_hardware("cpu")
     labels = torch.arange(REFERENCE) % release.classes
     images = draw(labels, torch.Generator().manual_seed(0))
-    transform = scattering(images.shape[2], images.shape[1])
-    centres, spreads = _statistics(transform, images, labels, release.classes, hardware)
-    width = centres.shape[1]
-    norm = NORM * width**0.5
-
-    def bounded_sum() -> Tensor:
-        total = torch.zeros(release.classes, 2 * width + 1, dtype=torch.float64)
-        for part in _contributions(
-            units, transform, centres, spreads, hardware, watcher
-        ):
-            total += sum_of_means(part, norm)
-        return total
-
-    # PRIVACY: the records are read inside the call, after the charge is on disk.
-    noisy = private_sum(
-        bounded_sum,
-        sensitivity=1.0,
-        noise_multiplier=release.noise_multiplier,
-        commit=commit,
+    records = Records(
+        units=units,
+        transform=scattering(images.shape[2], images.shape[1]),
+        hardware=choose_hardware("cpu"),
+        watcher=watcher,
     )
-    counts = (noisy[:, -1:] * 2**0.5).clamp(min=1.0)
-    found = noisy[:, :-1] * 2**0.5 * norm / counts
-    means, squares = found[:, :width], 1 + 2 * found[:, width:]
-    deviations = (squares - means.square()).clamp(min=LEAST_VARIANCE).sqrt()
-    wanted = centres + means * spreads, deviations * spreads
-    return _way(release.rounds, wanted, images, labels, hardware, watcher)
-
-
-def _contributions(
-    units: UnitImages, transform: Scattering, centres: Tensor, spreads: Tensor,
-    hardware: Hardware, watcher: Watcher,
-) -> Iterator[Contributions]:  # fmt: skip
-    """Features of every unit's images and their squares, a few units at a time.
-
-    They are told from the centre of their class, in its spreads; a square is less 1,
-    halved.
-    """
-
-    def seen(drawn: tuple[Tensor, Tensor]) -> Tensor:
-        pixels, own = drawn
-        # PRIVACY: unit by unit: features are rounded by how many images are looked at
-        # together, and must not hang on who else is there.
-        features = (transform(to_network(pixels)) - centres[own]) / spreads[own]
-        return torch.cat([features, (features.square() - 1) / 2], dim=1)
-
-    for first in range(0, units.present, CHUNK):
-        last = min(first + CHUNK, units.present)
-        drawn = [units.draw(unit) for unit in range(first, last)]
-        with workers(hardware) as pool:
-            rows = list(pool.map(seen, drawn))
-        weights = [torch.full((len(own),), 1 / len(own)) for _, own in drawn]
-        yield Contributions(
-            coefficients=torch.cat(rows),
-            labels=torch.cat([own for _, own in drawn]),
-            weights=torch.cat(weights),
-            classes=len(centres),
+    charge, *further = release.charges()
+    features = in_chunks(records.transform, images, records.hardware)
+    around = statistics(features, labels, release.classes)
+    del features
+    wanted = records.noisy_statistics(around, _whole, charge, commit)
+    found, images = _way(release.rounds, wanted, images, labels, records)
+    for charge in further:
+        cells = release_cell_matching(
+            release.cells, records, wanted, (images, labels), charge, commit
         )
-        watcher.progress("Measuring noisy features", last, units.present)
+        found = replace(found, cells=cells)
+    return found
 
 
-def _statistics(
-    transform: Scattering, images: Tensor, labels: Tensor, classes: int,
-    hardware: Hardware,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """Means and deviations of pseudo-images' features: float32 [classes, d] each."""
-    features = in_chunks(transform, images, hardware)
-    own = [features[labels == label] for label in range(classes)]
-    deviations = torch.stack([rows.std(dim=0, correction=0) for rows in own])
-    return torch.stack([rows.mean(dim=0) for rows in own]), deviations.clamp(min=FLOOR)
+def _whole(features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """All features are summed, by class."""
+    return features, labels
 
 
 def _way(
-    rounds: int, wanted: tuple[Tensor, Tensor], images: Tensor, labels: Tensor,
-    hardware: Hardware, watcher: Watcher,
-) -> Matching:  # fmt: skip
-    """How pseudo-images come to features of the wanted means and deviations.
-
-    In each round, a class's features are shifted and stretched, one by one, from what
-    they have to what they should have.
-    """
-    transform = scattering(images.shape[2], images.shape[1])
-    step = STEP * images[0].numel() ** 0.5
-    means, deviations = wanted
-    made = []
+    rounds: int, wanted: Statistics, images: Tensor, labels: Tensor, records: Records
+) -> tuple[Matching, Tensor]:
+    """How pseudo-images come to features of the wanted statistics, and they there."""
+    mean, made = STEP * images[0].numel() ** 0.5, []
     for number in range(rounds):
-        watcher.progress("Finding the way to the features", number, rounds)
-        have, spreads = _statistics(transform, images, labels, len(means), hardware)
-        gains = (deviations / spreads).clamp(*GAINS)
-        offsets = means - gains * have
-        pull = _pull(transform, images, labels, gains, offsets)
-        length = step / pull.flatten(1).norm(dim=1).mean().clamp(min=1e-12)
-        images = (images + length * pull).clamp(-1, 1)
-        made.append((gains, offsets, length))
+        records.watcher.progress("Finding the way to the features", number, rounds)
+        features = in_chunks(records.transform, images, records.hardware)
+        to = line(wanted, features, labels)
+        del features
+        downhill = _down(records.transform, images, labels, to)
+        length = length_of(downhill, mean * DECAY**number)
+        images = step(images, downhill, length)
+        made.append((*to, length))
     gains, offsets, lengths = (torch.stack(part) for part in zip(*made, strict=True))
-    return Matching(gains=gains, offsets=offsets, lengths=lengths)
+    return Matching(gains=gains, offsets=offsets, lengths=lengths), images
+
+
+def _down(transform: Scattering, images: Tensor, labels: Tensor, to: Line) -> Tensor:
+    """The gradient towards the own class's features."""
+
+    def pull(features: Tensor, own: Tensor) -> Tensor:
+        return along(to, features, own)
+
+    return gradient(transform, images, labels, pull)

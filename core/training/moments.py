@@ -30,6 +30,7 @@ from core.privacy.moments import (
     sum_of_squares,
     unstack,
 )
+from core.training.cell_matching import CellMatching
 from core.training.cells import CellRelease, release_cells, square_root
 from core.training.features import COLOUR_AXES
 from core.training.matching import FeatureRelease, Matching, release_matching
@@ -37,7 +38,8 @@ from core.training.units import UnitImages
 
 CHUNK = 4096
 
-MATCHING = tuple(field.name for field in fields(Matching))
+WAY = ("gains", "offsets", "lengths")
+CELL_WAY = tuple(field.name for field in fields(CellMatching))
 
 PIXELS = Grid(step=1.0, limit=255.0)
 COEFFICIENTS = Grid(step=2.0**-12, limit=2.0**9)
@@ -79,7 +81,7 @@ class MomentRelease:
             Charge(noise_multiplier=self.means_noise, count=1),
             Charge(noise_multiplier=self.squares_noise, count=1),
             *(self.cells.charges() if self.cells else ()),
-            *((self.features.charge(),) if self.features else ()),
+            *(self.features.charges() if self.features else ()),
         )
 
 
@@ -105,8 +107,18 @@ class ClassMoments:
     shape: tuple[int, int, int]
     matching: Matching | None = None
 
-    def draw(self, labels: Tensor, generator: torch.Generator) -> Tensor:
-        """Pseudo-images of these classes: float32 [n, c, H, W] in [-1, 1]."""
+    def draw(
+        self,
+        labels: Tensor,
+        generator: torch.Generator,
+        name: Callable[[Tensor], Tensor] | None = None,
+    ) -> Tensor:
+        """Pseudo-images of these classes: float32 [n, c, H, W] in [-1, 1].
+
+        Args:
+            name: Says, of images, which classes' features they are moved towards;
+                otherwise those that they are drawn for.
+        """
         number, d, rank = len(labels), *self.factors.shape[2:]
         random = torch.randn(number, rank, generator=generator)
         drawn = self.residuals[labels] * torch.randn(number, d, generator=generator)
@@ -118,7 +130,9 @@ class ClassMoments:
             drawn[own] += self.means[place] + random[own] @ self.factors[place].T
         pixels = drawn @ self.basis.T
         images = pixels.view(-1, *self.shape).clamp(-1, 1)
-        return self.matching.move(images, labels) if self.matching else images
+        if not self.matching:
+            return images
+        return self.matching.move(images, name(images) if name else labels)
 
 
 def public_basis(
@@ -287,20 +301,29 @@ def save_moments(moments: ClassMoments, path: Path) -> None:
         "residuals": moments.residuals.contiguous(),
         "shape": torch.tensor(moments.shape),
     }
-    if moments.matching:
-        for name in MATCHING:
-            tensors[name] = getattr(moments.matching, name).contiguous()
+    way = moments.matching
+    if way:
+        tensors |= {name: getattr(way, name).contiguous() for name in WAY}
+    if way and way.cells:
+        for name in CELL_WAY:
+            tensors[f"cell way {name}"] = getattr(way.cells, name).contiguous()
     write_atomically(path, lambda file: save_file(tensors, file))
 
 
 def load_moments(path: Path) -> ClassMoments:
     """Read what `save_moments` wrote, also in a version that knew no cells."""
     tensors = load_file(path)
-    way = {name: tensors.pop(name) for name in MATCHING if name in tensors}
+    way = {name: tensors.pop(name) for name in WAY if name in tensors}
+    cells = {
+        name: tensors.pop(f"cell way {name}")
+        for name in CELL_WAY
+        if f"cell way {name}" in tensors
+    }
     shape = tuple(int(size) for size in tensors.pop("shape"))
     if "shares" not in tensors:
         tensors["shares"] = torch.ones(len(tensors["means"]), 1)
         for name in ("means", "factors"):
             tensors[name] = tensors[name][:, None]
-    matching = Matching(**way) if way else None
+    inner = CellMatching(**cells) if cells else None
+    matching = Matching(**way, cells=inner) if way else None
     return ClassMoments(shape=shape, matching=matching, **tensors)

@@ -82,7 +82,10 @@ class Recipe:
             of the distance from a cell's mean.
         moment_features_share: Of that release's precision, the part for the features
             that pictures are moved towards (`training.matching`); 0 for none.
-        moment_features_rounds: Steps that each picture is moved by.
+        moment_features_rounds: Steps that each picture is moved by towards its class's.
+        moment_features_cells: Cells within each class, at most, whose features it is
+            then moved towards (`training.cell_matching`); 1 for none. With cells, the
+            classes' sum and theirs share alike.
         moment_features_from: Declared records per class from which on there are any.
         moment_images: Pseudo-images trained on, counted with repetition.
         moment_learning_rate: Adam's on them.
@@ -189,6 +192,7 @@ class Recipe:
     moment_cell_edge: float = 0.4
     moment_features_share: float = 0.0
     moment_features_rounds: int = 8
+    moment_features_cells: int = 1
     moment_features_from: int = 5000
     outer_images: int = 0
     outer_source: str = PROCEDURAL
@@ -242,6 +246,7 @@ class Recipe:
         if not 0.01 <= self.moment_cells_share <= 0.99:
             raise self._refused("moment_cells_share", "between 0.01 and 0.99")
         for name, most in (("moment_cells", 256), ("moment_cell_rounds", 100),
+                           ("moment_features_cells", 256),
                            ("moment_cell_norm", 1e6)):  # fmt: skip
             if getattr(self, name) > most:
                 raise self._refused(name, f"at most {most:g}")
@@ -257,7 +262,8 @@ class Recipe:
             if getattr(self, name) < 0:
                 raise self._refused(name, "0 or more")
         return ["moment_cells", "moment_cell_size", "moment_cell_rounds",
-                "moment_cell_axes", "moment_cell_norm"]  # fmt: skip
+                "moment_cell_axes", "moment_cell_norm",
+                "moment_features_cells"]  # fmt: skip
 
     def _check_training(self) -> list[str]:
         """The fields of DP-SGD and of the sampler that must be above 0."""

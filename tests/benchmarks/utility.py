@@ -87,8 +87,9 @@ def runs() -> Iterator[Run]:
         for epsilon in (1.0, 10.0):
             yield Run(data="mnist", epsilon=epsilon, recipe="few", seed=seed)
     for seed in (0, 1):
-        yield Run(data="fashion", epsilon=10.0, recipe="useful-unmoved", seed=seed,
-                  changes=NATIVE)  # fmt: skip
+        for recipe in ("useful-classes", "useful-unmoved"):
+            yield Run(data="fashion", epsilon=10.0, recipe=recipe, seed=seed,
+                      changes=NATIVE)  # fmt: skip
     for recipe in ("useful-one-gaussian", "useful-unnamed", "useful-14",
                    "upright-unwarmed"):  # fmt: skip
         changes = () if recipe.startswith("upright") else NATIVE

@@ -27,7 +27,7 @@ from core.pipeline import FineTuned
 from core.privacy import mechanism
 from core.privacy import teacher as private_teacher
 from core.privacy.ledger import Ledger
-from core.training import cells, matching, moments, purse, trainer, warmup
+from core.training import cells, downhill, matching, moments, purse, trainer, warmup
 from core.training import teacher as teaching
 from core.training.cells import CellRelease
 from core.training.matching import FeatureRelease
@@ -103,13 +103,14 @@ class Bench:
 
         with (
             patch.object(mechanism, "gaussian", noise),
+            patch.object(matching, "REFERENCE", 200),
             patch.object(mechanism, "draw_units", noted(mechanism.draw_units, "step")),
             patch.object(moments, "sum_of_means", noted(moments.sum_of_means, "sum")),
             patch.object(
                 moments, "sum_of_squares", noted(moments.sum_of_squares, "sum")
             ),
             patch.object(cells, "sum_of_means", noted(cells.sum_of_means, "sum")),
-            patch.object(matching, "sum_of_means", noted(matching.sum_of_means, "sum")),
+            patch.object(downhill, "sum_of_means", noted(downhill.sum_of_means, "sum")),
             patch.object(cells, "sum_of_squares", noted(cells.sum_of_squares, "sum")),
             patch.object(warmup, "read_lessons", noted(warmup.read_lessons, "look")),
             patch.object(
@@ -235,7 +236,7 @@ def make_bench(folder: Path, *, steps: int, lessons: int, rounds: int = 0) -> Be
     )
 
 
-FEATURES = FeatureRelease(classes=2, rounds=2, noise_multiplier=70.0)
+FEATURES = FeatureRelease(classes=2, rounds=2, cells=2, noise_multiplier=70.0)
 
 
 def _cells(rounds: int) -> CellRelease:

@@ -124,7 +124,7 @@ def test_a_teacher_that_is_killed_goes_on_and_repeats_no_release(
     ("name", "number", "sums"),
     [("release_cells", 1, 2), ("_release_means", 4, 5), ("_release_squares", 1, 5),
      ("_release_squares", 2, 6), ("release_matching", 1, 6), ("_way", 1, 7),
-     ("save_moments", 2, 7)],
+     ("release_cell_matching", 1, 7), ("_ways", 1, 8), ("save_moments", 2, 8)],
 )  # fmt: skip
 def test_cells_that_are_killed_are_paid_for_and_not_made_again(
     celled, kills, tmp_path, name, number, sums

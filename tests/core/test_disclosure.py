@@ -142,25 +142,36 @@ def test_the_report_states_the_cells_that_there_are(tmp_path):
     assert not {"steps_committed", "original_parameters", "n_public"} & set(wrong)
 
 
-def test_the_report_states_the_features_that_there_are(tmp_path):
+@pytest.mark.parametrize("cells", [1, 5])
+def test_the_report_states_the_features_that_there_are(tmp_path, cells):
     plan = make_plan(tmp_path, moments=True)
     assert "wavelet" not in disclosure.sampler(of_moments(plan))["name"]
-    features = FeatureRelease(classes=2, rounds=7, noise_multiplier=80.0)
+    features = FeatureRelease(classes=2, rounds=7, cells=cells, noise_multiplier=80.0)
     plan = replace(plan, moments=replace(plan.moments, features=features))
-    assert (
-        "in 7 steps, towards the noisy" in disclosure.sampler(of_moments(plan))["name"]
-    )
+    drawn = disclosure.sampler(of_moments(plan))["name"]
+    steps = 13 if cells > 1 else 7
+    assert f"in {steps} steps, towards the noisy" in drawn
+    assert ("its cell within the class" in drawn) == (cells > 1)
+    assert "teacher sees" not in drawn
+    assert "teacher sees in it" in disclosure.sampler(of_moments(plan, True))["name"]
     audit = stated(plan)
     events = audit["composition"]["events"]
-    assert [event["count"] for event in events] == [1, 1, 1, 3]
-    assert events[2]["noise_multiplier"] == 80.0
-    assert "wavelet features" in events[2]["what"]
+    own = ["noisy means and squares of the classes' wavelet features"]
+    own += ["the same of cells within the classes"] if cells > 1 else []
+    assert [event["count"] for event in events] == [1, 1, *[1] * len(own), 3]
+    assert [event["what"] for event in events[2:-1]] == own
+    assert {event["noise_multiplier"] for event in events[2:-1]} == {80.0}
     wrong = [finding.subject for finding in contradictions(audit)]
     assert not {"steps_committed", "original_parameters", "n_public"} & set(wrong)
 
 
-def of_moments(plan):
-    return replace(plan, recipe=SimpleNamespace(pictures="moments", refine_sigma=0.0))
+def of_moments(plan, named=False):
+    return replace(
+        plan,
+        recipe=SimpleNamespace(
+            pictures="moments", refine_sigma=0.0, teacher_labels=named
+        ),
+    )
 
 
 def test_the_report_states_the_teacher_and_who_named_the_images(tmp_path):

@@ -43,7 +43,7 @@ LATER_FIELDS = {
     "moment_cells", "moment_cells_share", "moment_cell_size", "moment_cell_rounds",
     "moment_cell_axes", "moment_cell_norm", "moment_cell_edge", "moment_cells_from",
     "refine_sigma", "refine_steps", "moment_features_share", "moment_features_rounds",
-    "moment_features_from",
+    "moment_features_from", "moment_features_cells",
 }  # fmt: skip
 """Fields of a recipe that came after the first version."""
 

@@ -5,50 +5,77 @@ from __future__ import annotations
 from tests.privacy_mutations.harness import Mutant
 
 MATCHING = "training/matching.py"
+DOWNHILL = "training/downhill.py"
+CELLS = "training/cell_matching.py"
 IN_MATCHING = "training/test_matching.py::"
 ORDER = IN_MATCHING + "test_they_are_charged_last_and_nothing_is_read_before"
 COST = IN_MATCHING + "test_they_share_what_the_moments_have"
 ONE = IN_MATCHING + "test_a_unit_moves_the_sum_by_at_most_one"
+HALVES = IN_MATCHING + "test_classes_and_cells_share_alike"
 ALONE = IN_MATCHING + "test_a_unit_s_features_do_not_hang_on_the_others"
 
 FEATURE_MUTANTS = (
     Mutant(
         name="features cost nothing",
         file="training/moments.py",
-        correct="            *((self.features.charge(),) if self.features else ()),\n",
+        correct="            *(self.features.charges() if self.features else ()),\n",
         wrong="",
         tests=(COST,),
     ),
     Mutant(
         name="features are looked at before they are paid for",
-        file=MATCHING,
-        correct="    noisy = private_sum(\n",
-        wrong="    bounded_sum()\n    noisy = private_sum(\n",
+        file=DOWNHILL,
+        correct="        noisy = private_sum(\n",
+        wrong="        bounded_sum()\n        noisy = private_sum(\n",
         tests=(ORDER,),
     ),
     Mutant(
         name="each image of a patient counts whole in the features",
-        file=MATCHING,
+        file=DOWNHILL,
         correct="torch.full((len(own),), 1 / len(own))",
         wrong="torch.full((len(own),), 1.0)",
         tests=(ONE,),
     ),
     Mutant(
         name="features of many units are looked at together",
-        file=MATCHING,
-        correct="            rows = list(pool.map(seen, drawn))\n",
-        wrong="            rows = [seen((torch.cat([p for p, _ in drawn]),\n"
-        "                          torch.cat([own for _, own in drawn])))]\n",
+        file=DOWNHILL,
+        correct="pool.map(seen, drawn), strict=True)\n",
+        wrong="[seen((torch.cat([p for p, _ in drawn]),\n"
+        "                    torch.cat([own for _, own in drawn])))], strict=True)\n",
         tests=(ALONE,),
     ),
     Mutant(
         name="squares of features are not shortened with them",
-        file=MATCHING,
-        correct="            total += sum_of_means(part, norm)\n",
-        wrong="            total += sum_of_means(part, norm)\n"
-        "            total[:, width:-1] += torch.zeros_like(total[:, width:-1])"
-        ".index_add_(\n                0, part.labels, "
+        file=DOWNHILL,
+        correct="                total += sum_of_means(part, norm)\n",
+        wrong="                total += sum_of_means(part, norm)\n"
+        "                total[:, width:-1] += torch.zeros_like(total[:, width:-1])"
+        ".index_add_(\n                    0, part.labels, "
         "part.coefficients[:, width:].double() / norm)\n",
         tests=(ONE,),
+    ),
+    Mutant(
+        name="cells of features cost nothing",
+        file=MATCHING,
+        correct="        return (one, one) if self.cells > 1 else (one,)\n",
+        wrong="        return (one,)\n",
+        tests=(HALVES, ORDER),
+    ),
+    Mutant(
+        name="the cells' features are not charged",
+        file=CELLS,
+        correct="noisy_statistics(around, see, charge, commit)\n",
+        wrong="noisy_statistics(around, see, charge, lambda _: None)\n",
+        tests=(ORDER,),
+    ),
+    Mutant(
+        name="a record is of the cell of the one looked at before it",
+        file=CELLS,
+        correct="        return seen, nearest(seen * scales, own, centres)\n",
+        wrong="        found = nearest(seen * scales, own, centres)\n"
+        "        last = see.__dict__.setdefault('last', [])\n"
+        "        last[:] = [found, *last][:2]\n"
+        "        return seen, last[-1][:1] % number + own * number\n",
+        tests=(ALONE,),
     ),
 )

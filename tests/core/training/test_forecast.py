@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -62,8 +64,13 @@ def test_pictures_are_moved_round_by_round_and_private_images_seen_once(
         )
         for each in (recipe, named)
     )
-    assert plain == pytest.approx((500 + (6000 + 400) * 3 * 1.4) / 100)
+    assert plain == pytest.approx((500 + (12000 + (12000 + 400) * 1.4) * 3) / 100)
     assert taught - plain == pytest.approx(6000 * 3 * 1.4 / 100)
+    inner = matching_seconds(
+        replace(recipe, moment_features_cells=4),
+        images=500, resolution=8, channels=3, classes=4, device="cpu",
+    )  # fmt: skip
+    assert inner == pytest.approx((1000 + (12000 + (12000 + 400) * 1.4) * 9) / 100)
 
 
 def test_without_a_teacher_nothing_is_timed(tmp_path, timed):

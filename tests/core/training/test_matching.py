@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch.nn.functional import avg_pool2d
 
 from core.data.dataset import ImageDataset
 from core.events import Watcher
@@ -14,9 +15,10 @@ from core.parallel import choose_hardware
 from core.privacy.accounting import Charge, epsilon
 from core.privacy.budget import PrivacyUnit
 from core.privacy.moments import sum_of_means
+from core.training import cell_matching, downhill
 from core.training import matching as room
 from core.training.binding import bind
-from core.training.features import scattering
+from core.training.features import in_chunks, scattering
 from core.training.matching import FeatureRelease, release_matching
 from core.training.moments import (
     ClassMoments,
@@ -30,7 +32,8 @@ from core.training.units import group_units
 from tests.core.tiny import make_dataset, patients, write_recipe
 from tests.core.tiny import make_plan as tiny_plan
 
-FEATURES = FeatureRelease(classes=2, rounds=6, noise_multiplier=3e-3)
+FEATURES = FeatureRelease(classes=2, rounds=6, cells=1, noise_multiplier=3e-3)
+INNER = replace(FEATURES, cells=3)
 RELEASE = MomentRelease(
     classes=2, frequencies=(4, 2), mean_norm=20.0, norm=20.0, means_noise=1e-3,
     squares_noise=2e-3, noise_edge=0.75, residual=False, features=FEATURES,
@@ -40,6 +43,9 @@ RELEASE = MomentRelease(
 @pytest.fixture(autouse=True)
 def few_pseudo_images(monkeypatch):
     monkeypatch.setattr(room, "REFERENCE", 200)
+
+
+BOTH = pytest.mark.parametrize("features", [FEATURES, INNER], ids=["classes", "cells"])
 
 
 def edged(count: int = 120) -> ImageDataset:
@@ -60,7 +66,8 @@ def released(units, release=RELEASE, commit=lambda _: None) -> ClassMoments:
 # What they cost.
 
 
-def test_they_are_charged_last_and_nothing_is_read_before(monkeypatch):
+@BOTH
+def test_they_are_charged_last_and_nothing_is_read_before(monkeypatch, features):
     order: list[object] = []
     units = group_units(edged(10), PrivacyUnit())
     draw = room.UnitImages.draw
@@ -70,12 +77,14 @@ def test_they_are_charged_last_and_nothing_is_read_before(monkeypatch):
         return draw(self, unit)
 
     monkeypatch.setattr(room.UnitImages, "draw", drawing)
-    released(units, commit=order.append)
+    release = replace(RELEASE, features=features)
+    released(units, release, commit=order.append)
     first, second, own = (
         Charge(noise_multiplier=noise, count=1) for noise in (1e-3, 2e-3, 3e-3)
     )
-    assert order == [first, *["read"] * 10, second, own, *["read"] * 10]
-    assert RELEASE.charges() == (first, second, own)
+    sums = 2 if features.cells > 1 else 1
+    assert order == [first, *["read"] * 10, second, *[own, *["read"] * 10] * sums]
+    assert release.charges() == (first, second, *[own] * sums)
 
 
 def test_they_share_what_the_moments_have(tmp_path):
@@ -103,34 +112,58 @@ def test_they_share_what_the_moments_have(tmp_path):
     assert few.means_noise < moments.means_noise
 
 
+def test_classes_and_cells_share_alike(tmp_path):
+    wishes = {
+        "moment_features_share": 0.3, "moment_features_from": 40,
+        "moment_features_cells": 8, "moment_cell_size": 10,
+    }  # fmt: skip
+    recipe = load_recipe(str(write_recipe(tmp_path, **wishes)))
+    budget = tiny_plan(tmp_path).budget
+    moments = bind(budget, 80, recipe, 2)[1]
+    assert moments.features.cells == 4
+    charges = moments.charges()
+    share = budget.epsilon * recipe.moment_share
+    assert 0.99 * share < epsilon(charges, budget.delta, budget.relation) <= share
+    inverse = [1 / charge.noise_multiplier**2 for charge in charges]
+    assert inverse[2:] == pytest.approx([0.15 * sum(inverse)] * 2)
+    few = replace(recipe, moment_cell_size=90)
+    assert bind(budget, 80, few, 2)[1].features.cells == 1
+
+
 # Whom they count.
 
 
 def sums(units, monkeypatch, release=FEATURES) -> tuple[torch.Tensor, list]:
-    """What is summed before the noise, and the rows that it is a sum of."""
+    """What is summed last before the noise, and the rows that it is a sum of.
+
+    Before that, of the classes, nothing private is released: the pseudo-images' own.
+    """
     seen, rows = [], []
 
     def kept(bounded_sum, **_):
+        rows.clear()
         seen.append(bounded_sum())
-        return seen[0].float()
+        last = len(seen) == len(release.charges())
+        return seen[-1].float() if last else torch.zeros_like(seen[-1]).float()
 
     def counted(data, norm):
         rows.append(data)
         return sum_of_means(data, norm)
 
-    monkeypatch.setattr(room, "private_sum", kept)
-    monkeypatch.setattr(room, "sum_of_means", counted)
+    monkeypatch.setattr(downhill, "private_sum", kept)
+    monkeypatch.setattr(downhill, "sum_of_means", counted)
     generator = torch.Generator().manual_seed(1)
     blurred = torch.rand(200, 3, 8, 8, generator=generator)
     release_matching(
         release, units, lambda labels, _: blurred[: len(labels)],
         commit=lambda _: None, watcher=Watcher(),
     )  # fmt: skip
-    return seen[0], rows
+    return seen[-1], rows
 
 
+@BOTH
 @pytest.mark.parametrize("limit", [1, 4])
-def test_a_unit_moves_the_sum_by_at_most_one(monkeypatch, limit):
+def test_a_unit_moves_the_sum_by_at_most_one(monkeypatch, limit, features):
     dataset = make_dataset(24, patients=6)
     # Noise of pixels is far from anything a low frequency gives: it is shortened.
     rng = np.random.default_rng(0)
@@ -147,16 +180,18 @@ def test_a_unit_moves_the_sum_by_at_most_one(monkeypatch, limit):
             torch.from_numpy(dataset.labels[own].astype(np.int64)),
         )
 
-    whole, _ = sums(units, monkeypatch)
+    whole, _ = sums(units, monkeypatch, features)
     fewer = replace(
         units, rows=units.rows[: units.starts[-2]], starts=units.starts[:-1]
     )
-    less, _ = sums(fewer, monkeypatch)
+    less, _ = sums(fewer, monkeypatch, features)
     moved = float((whole - less).norm())
-    assert 0.5 < moved <= 1.0 + 1e-6
+    # Images of one patient may lie in several cells, whose sums are apart.
+    assert 0.4 < moved <= 1.0 + 1e-6
 
 
-def test_a_unit_s_features_do_not_hang_on_the_others(monkeypatch):
+@BOTH
+def test_a_unit_s_features_do_not_hang_on_the_others(monkeypatch, features):
     """Bit for bit, on a machine that rounds by how many it looks at together."""
     look = scattering(8, 3)
 
@@ -168,14 +203,17 @@ def test_a_unit_s_features_do_not_hang_on_the_others(monkeypatch):
 
     monkeypatch.setattr(room, "scattering", lambda *_: Rounding())
     units = group_units(make_dataset(40), PrivacyUnit())
-    _, whole = sums(units, monkeypatch)
-    one = replace(units, rows=units.rows[7:9], starts=units.starts[:3])
-    _, few = sums(one, monkeypatch)
-    assert torch.equal(few[0].coefficients, whole[0].coefficients[7:9])
+    _, whole = sums(units, monkeypatch, features)
+    one = replace(units, rows=units.rows[9:11], starts=units.starts[:3])
+    _, few = sums(one, monkeypatch, features)
+    assert torch.equal(few[0].coefficients, whole[0].coefficients[9:11])
+    assert torch.equal(few[0].labels, whole[0].labels[9:11])
+    if features.cells > 1:  # else a cell that another record gave would not show
+        assert len({int(label) % features.cells for label in whole[0].labels[8:11]}) > 1
 
 
 def test_units_of_several_parts_are_all_counted(monkeypatch):
-    monkeypatch.setattr(room, "CHUNK", 7)
+    monkeypatch.setattr(downhill, "CHUNK", 7)
     total, rows = sums(group_units(make_dataset(20), PrivacyUnit()), monkeypatch)
     assert len(rows) == 3
     assert float(total[:, -1].sum()) * 2**0.5 == pytest.approx(20)
@@ -208,8 +246,66 @@ def test_they_come_near_to_the_real_features():
     assert gap(after, labels, dataset) < 0.6 * gap(before, labels, dataset)
 
 
-def test_a_picture_is_moved_by_itself():
-    moments = released(group_units(edged(), PrivacyUnit()))
+def two_kinds(count: int) -> torch.Tensor:
+    """Squares of any height at the left end, or bars at the right end."""
+    rng = np.random.default_rng(0)
+    images = torch.full((count, 3, 8, 8), -0.9)
+    for number, image in enumerate(images):
+        y = int(rng.integers(1, 4))
+        if number // 2 % 2:
+            image[:, y : y + 4, 0:3] = 0.9
+        else:
+            image[:, y : y + 2, 5:8] = 0.9
+    return images
+
+
+def test_they_come_nearer_to_the_cells(monkeypatch):
+    monkeypatch.setattr(cell_matching, "CELL_ROUNDS", 12)
+    monkeypatch.setattr(cell_matching, "DECAY", 0.95)
+    sharp, labels, look = two_kinds(240), torch.arange(240) % 2, scattering(8, 3)
+    dataset = replace(
+        make_dataset(240),
+        images=((sharp + 1) * 127.5).round().byte().movedim(1, 3).numpy(),
+        labels=labels.numpy().astype(np.int32),
+    )
+    noise = torch.rand(200, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    blurred = avg_pool2d(two_kinds(200), 3, 1, 1) * (0.6 + 0.3 * noise)
+    way = release_matching(
+        replace(FEATURES, cells=2), group_units(dataset, PrivacyUnit()),
+        lambda labels, _: blurred[: len(labels)],
+        commit=lambda _: None, watcher=Watcher(),
+    )  # fmt: skip
+    cells, own = way.cells, torch.arange(200) % 2
+    near = replace(way, cells=None).move(blurred, own)
+    still = replace(
+        cells,
+        cell_gains=torch.ones_like(cells.cell_gains),
+        cell_offsets=torch.zeros_like(cells.cell_offsets),
+    )
+    lies = cells.cells_of(look, near, own)
+    wanted = cells.cells_of(look, sharp, labels)
+
+    def gap(images: torch.Tensor) -> float:
+        seen, real = look(images) @ cells.components, look(sharp) @ cells.components
+        return sum(
+            float((seen[lies == cell].mean(0) - real[wanted == cell].mean(0)).norm())
+            for cell in range(4)
+        )
+
+    assert gap(cells.move(near, own)) < 0.7 * gap(still.move(near, own))
+
+
+def test_cells_are_counted_through_all_classes():
+    centres = torch.tensor([[[0.0, 0.0], [4.0, 0.0]], [[0.0, 0.0], [0.0, 4.0]]])
+    points = torch.tensor([[3.0, 0.0], [3.0, 0.0], [0.0, 3.0], [0.1, 0.1]])
+    labels = torch.tensor([0, 1, 1, 0])
+    assert cell_matching.nearest(points, labels, centres).tolist() == [1, 2, 3, 0]
+
+
+@BOTH
+def test_a_picture_is_moved_by_itself(features):
+    release = replace(RELEASE, features=features)
+    moments = released(group_units(edged(), PrivacyUnit()), release)
     images = torch.rand(5, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     labels = torch.tensor([0, 1, 1, 0, 1])
     together = moments.matching.move(images, labels)
@@ -217,15 +313,40 @@ def test_a_picture_is_moved_by_itself():
     torch.testing.assert_close(together[2:3], alone, atol=1e-4, rtol=0)
 
 
-def test_much_noise_still_gives_pictures():
-    loud = replace(RELEASE, features=replace(FEATURES, noise_multiplier=1e5))
+def test_a_picture_goes_to_the_class_that_it_is_named():
+    moments = released(group_units(edged(), PrivacyUnit()))
+    labels = torch.arange(12) % 2
+
+    def drawn(**naming) -> torch.Tensor:
+        return moments.draw(labels, torch.Generator().manual_seed(0), **naming)
+
+    raw = replace(moments, matching=None)
+    raw = raw.draw(labels, torch.Generator().manual_seed(0))
+    seen = []
+
+    def other(images: torch.Tensor) -> torch.Tensor:
+        seen.append(images)
+        return 1 - labels
+
+    moved = drawn(name=other)
+    assert torch.equal(seen[0], raw)
+    assert torch.equal(moved, moments.matching.move(raw, 1 - labels))
+    assert not torch.equal(moved, drawn())
+
+
+@BOTH
+def test_much_noise_still_gives_pictures(features):
+    loud = replace(RELEASE, features=replace(features, noise_multiplier=1e5))
     moments = released(group_units(edged(), PrivacyUnit()), loud)
     images = moments.draw(torch.arange(8) % 2, torch.Generator().manual_seed(0))
     assert torch.isfinite(images).all() and images.abs().max() <= 1
 
 
-def test_the_way_survives_the_disk(tmp_path):
-    moments = released(group_units(edged(), PrivacyUnit()))
+@BOTH
+def test_the_way_survives_the_disk(tmp_path, features):
+    release = replace(RELEASE, features=features)
+    moments = released(group_units(edged(), PrivacyUnit()), release)
+    assert (moments.matching.cells is None) == (features.cells == 1)
     save_moments(moments, tmp_path / "moments.safetensors")
     again = load_moments(tmp_path / "moments.safetensors")
     labels = torch.arange(6) % 2
@@ -243,10 +364,10 @@ def test_the_statistics_are_those_of_the_features():
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(10, 3, 8, 8, generator=generator)
     labels, look = torch.arange(10) % 2, scattering(8, 3)
-    means, deviations = room._statistics(
-        look, images, labels, 2, choose_hardware("cpu")
-    )
+    features = in_chunks(look, images, choose_hardware("cpu"))
+    means, deviations = downhill.statistics(features, labels, 3)
     own = look(images[1::2])
     torch.testing.assert_close(means[1], own.mean(0), atol=1e-5, rtol=0)
-    wanted = own.std(0, correction=0).clamp(min=room.FLOOR)
+    wanted = own.std(0, correction=0).clamp(min=downhill.FLOOR)
     torch.testing.assert_close(deviations[1], wanted, atol=1e-4, rtol=0)
+    assert torch.equal(means[2], torch.zeros_like(own[0]))

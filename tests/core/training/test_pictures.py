@@ -14,11 +14,13 @@ from core.events import Watcher
 from core.privacy.accounting import Charge, epsilon
 from core.release.verify import verify
 from core.spending import open_ledger
-from core.training import trainer
+from core.training import matching, trainer
 from core.training.binding import bind, charges_of
+from core.training.matching import Matching
 from core.training.plan import plan_facts, plan_from_facts
 from core.training.recipe import UNTRAINED
 from core.training.recipe_loading import load_recipe
+from core.training.teacher import Teacher
 from core.training.warmup import MOMENTS_FILE, TEACHER
 from core.workspace import Project, Workspace
 from tests.core.tiny import (
@@ -240,6 +242,32 @@ def test_no_network_is_looked_at(workspace, project, monkeypatch):
     plan = planned(workspace, project, dataset)
     pipeline.fine_tune(workspace, plan, dataset, Watcher())
     assert (workspace.path / "training" / MOMENTS_FILE).is_file()
+
+
+def test_pictures_are_moved_to_the_class_that_the_teacher_sees(
+    workspace, project, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(matching, "REFERENCE", 40)
+    wishes = {"moment_features_share": 0.2, "moment_features_from": 0}
+    project = replace(project, recipe=str(write(tmp_path / "own", **wishes)))
+    workspace.save_project(project)
+    dataset = make_dataset(30)
+    plan = planned(workspace, project, dataset)
+    pipeline.fine_tune(workspace, plan, dataset, Watcher())
+    towards = []
+
+    def move(way, images, labels):
+        towards.append(labels)
+        return images
+
+    monkeypatch.setattr(Matching, "move", move)
+    # It sees the second class in every image.
+    monkeypatch.setattr(
+        Teacher, "name", lambda _, images, hardware: torch.ones(len(images)).long()
+    )
+    pipeline.synthesise(workspace, plan, Watcher())
+    assert len(towards) > 1
+    assert all(bool((labels == 1).all()) for labels in towards)
 
 
 def test_the_preview_says_what_the_plan_will_be(workspace, project):

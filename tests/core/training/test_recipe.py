@@ -68,6 +68,8 @@ def test_a_value_of_the_wrong_kind_names_its_field(tmp_path, changes, words):
         ({"moment_cells_share": 0.0}, "moment cells share must be between 0.01"),
         ({"moment_features_share": 1.0}, "moment features share must be between 0"),
         ({"moment_features_rounds": 0}, "moment features rounds must be between 1"),
+        ({"moment_features_cells": 257}, "moment features cells must be at most 256"),
+        ({"moment_features_cells": 0}, "moment features cells must be above 0"),
         ({"moment_features_from": -1}, "moment features from must be 0 or more"),
         ({"moment_cells_from": -1}, "moment cells from must be 0 or more"),
         ({"moment_cell_edge": -0.1}, "moment cell edge must be 0 or more"),
