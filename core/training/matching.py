@@ -60,7 +60,7 @@ class FeatureRelease:
 
     classes: int
     rounds: int
-    cells: int
+    cells: int = 1
     noise_multiplier: float
 
     @property

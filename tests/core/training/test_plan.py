@@ -15,6 +15,7 @@ from core.privacy.budget import Relation
 from core.privacy.second_opinion import second_epsilon
 from core.training import plan as planning
 from core.training import preview as preview_room
+from core.training.matching import FeatureRelease
 from core.training.plan import make_plan, plan_facts, plan_from_facts
 from core.training.recipe_loading import load_recipe
 from core.training.wishes import (
@@ -260,6 +261,15 @@ def test_a_plan_of_an_older_version_is_still_read(tmp_path):
     facts = json.loads(json.dumps(plan_facts(plan)))
     for later in tiny.LATER_FIELDS:
         del facts["recipe"][later]
+    assert plan_from_facts(facts) == plan
+
+
+def test_a_plan_that_knew_no_cells_of_features_is_still_read(tmp_path):
+    plan = tiny.make_plan(tmp_path, moments=True)
+    features = FeatureRelease(classes=2, rounds=3, noise_multiplier=70.0)
+    plan = replace(plan, moments=replace(plan.moments, features=features))
+    facts = json.loads(json.dumps(plan_facts(plan)))
+    del facts["moments"]["features"]["cells"]
     assert plan_from_facts(facts) == plan
 
 
