@@ -55,8 +55,9 @@ class SamplesPage(Page):
             self.tr("Drawn by the trained network. Shown three times enlarged.")
             if state.trained_network
             else self.tr(
-                "Drawn from noisy statistics, to train classifiers with: blurred, and "
-                "of tissue like noise to the eye. The next page tells what they teach. "
+                "Drawn from noisy statistics, to train classifiers with: rough or "
+                "blurred, and of tissue like noise to the eye. The next page tells "
+                "what they teach. "
                 "Shown three times enlarged."
             )
         )

@@ -132,7 +132,8 @@ def changes_to_recipe(project: Project) -> tuple[str, ...]:
             "the checkpoint cleans them: it is not trained."
             if found.refine_sigma
             else "This recipe draws its pictures from noisy statistics: no network is "
-            "trained, and no checkpoint used, whichever was chosen. They are blurred."
+            "trained, and no checkpoint used, whichever was chosen. They are rough, "
+            "and blurred where ε is small or images are few."
         )
     return (*told, *_better_kind(project, found))
 
