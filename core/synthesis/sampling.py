@@ -7,6 +7,7 @@ of images costs no privacy.
 from __future__ import annotations
 
 import io
+import random
 import re
 import shutil
 from collections.abc import Callable, Iterable, Sequence
@@ -219,7 +220,10 @@ def _draw_and_name(
             names = name(to_network(torch.from_numpy(pixels)))
             quotas.arrived((label, first), names.tolist())
             watcher.stop_if_requested()
+    # They arrive by the class they were drawn for; whoever browses wants any of them.
+    shuffle = random.Random(0)
     for place, held in zip(target.class_folders, quotas.places, strict=True):
+        shuffle.shuffle(held)
         for old in private_folder(place).glob("*.png"):
             old.unlink()
         for index, (label, number) in enumerate(held):
