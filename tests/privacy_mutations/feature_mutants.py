@@ -69,13 +69,10 @@ FEATURE_MUTANTS = (
         tests=(ORDER,),
     ),
     Mutant(
-        name="a record is of the cell of the one looked at before it",
+        name="a record's cell hangs on how many there are",
         file=CELLS,
         correct="        return seen, nearest(seen * scales, own, centres)\n",
-        wrong="        found = nearest(seen * scales, own, centres)\n"
-        "        last = see.__dict__.setdefault('last', [])\n"
-        "        last[:] = [found, *last][:2]\n"
-        "        return seen, last[-1][:1] % number + own * number\n",
+        wrong="        return seen, own * number + records.units.present % number\n",
         tests=(ALONE,),
     ),
 )
