@@ -63,7 +63,7 @@ def sampler(plan: Plan) -> dict:
                 "means and spreads of the class's wavelet features"
             )
             if recipe.teacher_labels:
-                name += " (the class that the private teacher sees in it)"
+                name += " (where the private teacher names images, of that class)"
             if moments.features.cells > 1:
                 name += ", and of those of its cell within the class"
         if recipe.refine_sigma:
@@ -111,7 +111,7 @@ def audit_facts(
     if plan.moments and plan.moments.features:
         names.append("noisy means and squares of the classes' wavelet features")
         if plan.moments.features.cells > 1:
-            names.append("the same of cells within the classes")
+            names.append("noisy means and squares of the same in cells of the classes")
     if plan.teacher:
         names.append("private teacher: noisy gradients over all records")
     names += ["DP-SGD steps"] if mechanism else []

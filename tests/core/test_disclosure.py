@@ -152,12 +152,16 @@ def test_the_report_states_the_features_that_there_are(tmp_path, cells):
     steps = 13 if cells > 1 else 7
     assert f"in {steps} steps, towards the noisy" in drawn
     assert ("its cell within the class" in drawn) == (cells > 1)
-    assert "teacher sees" not in drawn
-    assert "teacher sees in it" in disclosure.sampler(of_moments(plan, True))["name"]
+    assert "teacher names" not in drawn
+    assert "teacher names images" in disclosure.sampler(of_moments(plan, True))["name"]
     audit = stated(plan)
     events = audit["composition"]["events"]
     own = ["noisy means and squares of the classes' wavelet features"]
-    own += ["the same of cells within the classes"] if cells > 1 else []
+    own += (
+        ["noisy means and squares of the same in cells of the classes"]
+        if cells > 1
+        else []
+    )
     assert [event["count"] for event in events] == [1, 1, *[1] * len(own), 3]
     assert [event["what"] for event in events[2:-1]] == own
     assert {event["noise_multiplier"] for event in events[2:-1]} == {80.0}
