@@ -17,7 +17,6 @@ from torch import Tensor
 
 from core.parallel import choose_hardware
 from core.privacy.accounting import Charge
-from core.privacy.mechanism import Commit
 from core.training.downhill import (
     Line,
     Records,
@@ -103,7 +102,6 @@ def release_cell_matching(
     wanted: Statistics,
     moved: tuple[Tensor, Tensor],
     charge: Charge,
-    commit: Commit,
 ) -> CellMatching:
     """Charge for and release the cells' statistics; find the way to them.
 
@@ -132,7 +130,7 @@ def release_cell_matching(
         return seen, nearest(seen * scales, own, centres)
 
     around = statistics(points, cells, classes * number)
-    inner = records.noisy_statistics(around, see, charge, commit)
+    inner = records.noisy_statistics(around, see, charge)
     ways = _ways(records, (images, labels, cells), wanted, inner, components)
     return CellMatching(components=components, scales=scales, centres=centres, **ways)
 
@@ -146,6 +144,7 @@ def _ways(
     mean = STEP * images[0].numel() ** 0.5
     made = []
     for number in range(CELL_ROUNDS):
+        records.watcher.stop_if_requested()
         records.watcher.progress("Finding the way to the cells", number, CELL_ROUNDS)
         features = in_chunks(records.transform, images, records.hardware)
         to = line(wanted, features, labels)

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from core.privacy.accounting import Charge
 from core.privacy.exact import Grid, exact_product
-from core.privacy.mechanism import Commit, private_sum
 from core.privacy.moments import Contributions, sum_of_means, sum_of_squares, unstack
+from core.training.sums import NoisySums
 
 PSEUDO_RECORDS = 8000
 """Of each class, that its first cells are found on."""
@@ -92,7 +92,7 @@ def release_cells(
     read: Records,
     spread: Tensor,
     counts: Tensor,
-    commit: Commit,
+    sums: NoisySums,
 ) -> Cells:
     """Charge for and release the cells.
 
@@ -107,15 +107,12 @@ def release_cells(
         counts: float32 [classes], released before: how many units there are of each.
     """
     centres, used = _first_centres(release, spread, counts)
-    # PRIVACY: all rounds are charged ahead of the first. A crash loses them together,
-    # so that each event of the audit is charged whole or not at all.
-    commit(Charge(noise_multiplier=release.means_noise, count=release.rounds))
     for _ in range(release.rounds):
         borders = centres
-        sizes, centres = _release_means(release, read, borders, used)
+        sizes, centres = _release_means(release, read, borders, used, sums)
         centres = centres * (spread > 0)[:, None]
     full = used & (sizes > DEVIATIONS * 2**0.5 * release.means_noise)
-    squares = _release_squares(release, read, borders, used, centres, commit)
+    squares = _release_squares(release, read, borders, used, centres, sums)
     factors = _factors(release, squares, sizes.where(full, 0.0), spread > 0)
     # A class without a cell that stands above the noise stays one Gaussian.
     whole = ~full.any(dim=1)
@@ -127,15 +124,13 @@ def release_cells(
 
 
 def _release_means(
-    release: CellRelease, read: Records, centres: Tensor, used: Tensor
+    release: CellRelease, read: Records, centres: Tensor, used: Tensor, sums: NoisySums
 ) -> tuple[Tensor, Tensor]:
-    """One round, charged before: (noisy counts [classes, k], centres as moved)."""
-    noisy = private_sum(
+    """One round: (noisy counts [classes, k], centres as moved)."""
+    # PRIVACY: the records are read inside the call, after the charge is on disk.
+    noisy = sums.next(
         lambda: sum_of_means(_sorted(read(), centres, used), release.mean_norm),
-        sensitivity=1.0,
-        noise_multiplier=release.means_noise,
-        # PRIVACY: `release_cells` has charged all rounds.
-        commit=lambda _: None,
+        release.charges()[0],
     ).view(*centres.shape[:2], -1)
     sizes = noisy[..., -1] * 2**0.5
     found = noisy[..., :-1] * 2**0.5 * release.mean_norm
@@ -146,7 +141,7 @@ def _release_means(
 
 def _release_squares(
     release: CellRelease, read: Records, borders: Tensor, used: Tensor,
-    centres: Tensor, commit: Commit,
+    centres: Tensor, sums: NoisySums,
 ) -> Tensor:  # fmt: skip
     """Noisy sums of squares around `centres`, of the cells that `borders` cut.
 
@@ -157,11 +152,9 @@ def _release_squares(
     """
     around = centres.flatten(0, 1)
     # PRIVACY: the records are read inside the call, after the charge is on disk.
-    noisy = private_sum(
+    noisy = sums.next(
         lambda: sum_of_squares(_sorted(read(), borders, used), around, release.norm),
-        sensitivity=1.0,
-        noise_multiplier=release.squares_noise,
-        commit=commit,
+        release.charges()[1],
     )
     return unstack(noisy, around.shape[1]).view(*centres.shape, -1)
 

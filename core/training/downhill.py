@@ -16,9 +16,9 @@ from core.diffusion.views import to_network
 from core.events import Watcher
 from core.parallel import Hardware, workers
 from core.privacy.accounting import Charge
-from core.privacy.mechanism import Commit, private_sum
 from core.privacy.moments import Contributions, sum_of_means
 from core.training.features import Scattering
+from core.training.sums import NoisySums
 from core.training.units import UnitImages
 
 NORM = 2.0 * 2**0.5
@@ -56,12 +56,13 @@ class Records:
     """The private records, as their features are asked for."""
 
     units: UnitImages
+    sums: NoisySums
     transform: Scattering
     hardware: Hardware
     watcher: Watcher
 
     def noisy_statistics(
-        self, around: Statistics, see: See, charge: Charge, commit: Commit
+        self, around: Statistics, see: See, charge: Charge
     ) -> Statistics:
         """Release the means and deviations of what is seen of the records, by group.
 
@@ -83,12 +84,7 @@ class Records:
             return total
 
         # PRIVACY: the records are read inside the call, after the charge is on disk.
-        noisy = private_sum(
-            bounded_sum,
-            sensitivity=1.0,
-            noise_multiplier=charge.noise_multiplier,
-            commit=commit,
-        )
+        noisy = self.sums.next(bounded_sum, charge)
         counts = (noisy[:, -1:] * 2**0.5).clamp(min=LEAST_COUNT)
         found = noisy[:, :-1] * 2**0.5 * norm / counts
         means, squares = found[:, :width], 1 + 2 * found[:, width:]

@@ -20,7 +20,6 @@ from torch import Tensor
 from core.events import Watcher
 from core.parallel import choose_hardware
 from core.privacy.accounting import Charge
-from core.privacy.mechanism import Commit
 from core.training.cell_matching import CELL_ROUNDS, CellMatching, release_cell_matching
 from core.training.downhill import (
     Line,
@@ -34,6 +33,7 @@ from core.training.downhill import (
     step,
 )
 from core.training.features import Scattering, in_chunks, scattering
+from core.training.sums import NoisySums
 from core.training.units import UnitImages
 
 REFERENCE = 12000
@@ -105,7 +105,7 @@ def release_matching(
     units: UnitImages,
     draw: Draw,
     *,
-    commit: Commit,
+    sums: NoisySums,
     watcher: Watcher,
 ) -> Matching:
     """Charge for and release the features' means and squares; find the way to them.
@@ -116,11 +116,15 @@ def release_matching(
 
     Args:
         draw: Pseudo-images of what was released before.
+
+    Raises:
+        Stopped: on the way, when the watcher asks.
     """
     labels = torch.arange(REFERENCE) % release.classes
     images = draw(labels, torch.Generator().manual_seed(0))
     records = Records(
         units=units,
+        sums=sums,
         transform=scattering(images.shape[2], images.shape[1]),
         hardware=choose_hardware("cpu"),
         watcher=watcher,
@@ -129,11 +133,11 @@ def release_matching(
     features = in_chunks(records.transform, images, records.hardware)
     around = statistics(features, labels, release.classes)
     del features
-    wanted = records.noisy_statistics(around, _whole, charge, commit)
+    wanted = records.noisy_statistics(around, _whole, charge)
     found, images = _way(release.rounds, wanted, images, labels, records)
     for charge in further:
         cells = release_cell_matching(
-            release.cells, records, wanted, (images, labels), charge, commit
+            release.cells, records, wanted, (images, labels), charge
         )
         found = replace(found, cells=cells)
     return found
@@ -150,6 +154,7 @@ def _way(
     """How pseudo-images come to features of the wanted statistics, and they there."""
     mean, made = STEP * images[0].numel() ** 0.5, []
     for number in range(rounds):
+        records.watcher.stop_if_requested()
         records.watcher.progress("Finding the way to the features", number, rounds)
         features = in_chunks(records.transform, images, records.hardware)
         to = line(wanted, features, labels)

@@ -23,7 +23,6 @@ from core.events import Watcher
 from core.files import write_atomically
 from core.privacy.accounting import Charge
 from core.privacy.exact import Grid, exact_product
-from core.privacy.mechanism import Commit, private_sum
 from core.privacy.moments import (
     Contributions,
     sum_of_means,
@@ -34,6 +33,7 @@ from core.training.cell_matching import CellMatching
 from core.training.cells import CellRelease, release_cells, square_root
 from core.training.features import COLOUR_AXES
 from core.training.matching import FeatureRelease, Matching, release_matching
+from core.training.sums import NoisySums
 from core.training.units import UnitImages
 
 CHUNK = 4096
@@ -163,14 +163,18 @@ def public_basis(
 
 
 def release_moments(
-    release: MomentRelease, units: UnitImages, *, commit: Commit, watcher: Watcher
+    release: MomentRelease, units: UnitImages, *, sums: NoisySums, watcher: Watcher
 ) -> ClassMoments:
-    """Charge for and release the noisy class moments.
+    """Charge for and release the noisy class moments, or what is missing of them.
 
     Guarantee: the uses of the Gaussian mechanism that `release.charges()` lists; the
     second is centred on the output of the first, the cells (`release_cells`) on both,
     and the features (`release_matching`) on what all of them give.
+
+    Raises:
+        Stopped: between two sums, when the watcher asks.
     """
+    of_means, of_squares, *_ = release.charges()
     resolution, channels = units.dataset.images.shape[1], units.dataset.images.shape[3]
     basis = public_basis(resolution, channels, release.frequencies)
     prepared: list[Contributions] = []
@@ -181,19 +185,13 @@ def release_moments(
         return prepared[0]
 
     # PRIVACY: the records are read inside the calls, after the charge is on disk.
-    noisy_means = private_sum(
-        lambda: sum_of_means(contributions(), release.mean_norm),
-        sensitivity=1.0,
-        noise_multiplier=release.means_noise,
-        commit=commit,
+    noisy_means = sums.next(
+        lambda: sum_of_means(contributions(), release.mean_norm), of_means
     )
     counts = (noisy_means[:, -1:] * 2**0.5).clamp(min=1.0)
     means = noisy_means[:, :-1] * 2**0.5 * release.mean_norm / counts
-    noisy_squares = private_sum(
-        lambda: sum_of_squares(contributions(), means, release.norm),
-        sensitivity=1.0,
-        noise_multiplier=release.squares_noise,
-        commit=commit,
+    noisy_squares = sums.next(
+        lambda: sum_of_squares(contributions(), means, release.norm), of_squares
     )
     covariances = unstack(noisy_squares, basis.shape[1]) / counts[:, :, None]
     edge = math.sqrt(2 * basis.shape[1]) * release.squares_noise / counts
@@ -215,20 +213,22 @@ def release_moments(
         residuals=dropped.sqrt() * release.norm * float(release.residual),
         shape=(channels, resolution, resolution),
     )
+    watcher.stop_if_requested()
     if release.cells:
-        found = _with_cells(release.cells, found, counts[:, 0], contributions, commit)
+        found = _with_cells(release.cells, found, counts[:, 0], contributions, sums)
     if release.features is None:
         return found
     prepared.clear()
+    watcher.stop_if_requested()
     matching = release_matching(
-        release.features, units, found.draw, commit=commit, watcher=watcher
+        release.features, units, found.draw, sums=sums, watcher=watcher
     )
     return replace(found, matching=matching)
 
 
 def _with_cells(
     release: CellRelease, classes: ClassMoments, counts: Tensor,
-    read: Callable[[], Contributions], commit: Commit,
+    read: Callable[[], Contributions], sums: NoisySums,
 ) -> ClassMoments:  # fmt: skip
     """The classes as mixtures, each in the axes of its own noisy covariance."""
     # Columns of a factor are scaled eigenvectors, the longest last.
@@ -243,7 +243,7 @@ def _with_cells(
             prepared.append(_centred(read(), classes.means[:, 0], axes))
         return prepared[0]
 
-    cells = release_cells(release, centred, spread, counts, commit)
+    cells = release_cells(release, centred, spread, counts, sums)
     return replace(
         classes,
         shares=cells.shares,

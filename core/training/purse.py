@@ -34,15 +34,11 @@ class Purse:
         """DP-SGD steps charged, whether or not they reached the weights."""
         return self._plan.steps_among(self.charged())
 
-    def moments_charged(self) -> bool:
-        """Whether the one release of moments was begun."""
+    def sums_charged(self) -> int:
+        """Sums of the moments charged, whether or not they were kept."""
         moments = self._plan.moments
-        if moments is None:
-            return False
-        noises = {charge.noise_multiplier for charge in moments.charges()}
-        return any(
-            c.batch_cap is None and c.noise_multiplier in noises for c in self.charged()
-        )
+        kinds = {replace(c, count=1) for c in moments.charges()} if moments else set()
+        return sum(c.count for c in self.charged() if replace(c, count=1) in kinds)
 
     def central_left(self) -> int:
         """Draws of the central images not yet charged."""

@@ -6,6 +6,7 @@ beyond that release, however long it takes.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -41,6 +42,7 @@ from core.training.rows import (
     check_rows,
     choose_rows,
 )
+from core.training.sums import NoisySums
 from core.training.teacher import (
     Lessons,
     load_teacher,
@@ -53,6 +55,7 @@ from core.training.units import UnitImages
 
 WARMUP_BATCH = 64
 MOMENTS_FILE = "moments.safetensors"
+SUMS_FILE = "sums.safetensors"
 TEACHER = "teacher.safetensors"
 LEARNED_SPREAD, RANDOM_SPREAD = 0.1, 1.0
 """Of fresh label rows, in parts of the public rows' own: a trained network expects rows
@@ -258,15 +261,17 @@ def _fit_teacher(
 def _released_moments(
     plan: Plan, units: UnitImages, purse: Purse, folder: Path, watcher: Watcher
 ) -> ClassMoments | None:
-    path = folder / MOMENTS_FILE
-    if path.is_file():
-        return load_moments(path)
-    # PRIVACY: a release that was begun is paid for; it is never made twice.
-    if plan.moments is None or purse.moments_charged():
-        return None
-    moments = release_moments(plan.moments, units, commit=purse.commit, watcher=watcher)
-    save_moments(moments, path)
-    return moments
+    path, kept = folder / MOMENTS_FILE, folder / SUMS_FILE
+    if not path.is_file():
+        sums = NoisySums(purse.commit, kept)
+        # PRIVACY: a sum that was begun is paid for; it is never made twice.
+        if plan.moments is None or purse.sums_charged() != sums.kept:
+            return None
+        moments = release_moments(plan.moments, units, sums=sums, watcher=watcher)
+        save_moments(moments, path)
+    with suppress(OSError):  # What is left of them says no more than the moments do.
+        kept.unlink(missing_ok=True)
+    return load_moments(path)
 
 
 def _learn(

@@ -78,11 +78,11 @@ def runs() -> Iterator[Run]:
         for data, epsilon in both:
             yield Run(data=data, epsilon=epsilon, recipe="useful", seed=seed,
                       changes=NATIVE)  # fmt: skip
-    for data, epsilon in both:
-        yield Run(data=data, epsilon=epsilon, recipe="dpdm-short", seed=0,
-                  changes=NATIVE)  # fmt: skip
-    for data, epsilon in both:
-        yield Run(data=data, epsilon=epsilon, recipe="upright", seed=0)
+    for seed in (0, 1):
+        for data, epsilon in both:
+            yield Run(data=data, epsilon=epsilon, recipe="dpdm-short", seed=seed,
+                      changes=NATIVE)  # fmt: skip
+            yield Run(data=data, epsilon=epsilon, recipe="upright", seed=seed)
     for seed in (0, 1):
         for epsilon in (1.0, 10.0):
             yield Run(data="mnist", epsilon=epsilon, recipe="few", seed=seed)

@@ -33,7 +33,9 @@ from core.training.cells import CellRelease
 from core.training.matching import FeatureRelease
 from core.training.plan import Plan
 from core.training.state import TrainingState, load_newest
+from core.training.sums import NoisySums
 from core.training.teacher import load_teacher
+from core.training.warmup import SUMS_FILE
 from core.workspace import Project, Workspace
 from tests.core.tiny import make_dataset, make_plan, make_teacher
 
@@ -130,6 +132,11 @@ class Bench:
         return path.read_text().splitlines() if path.is_file() else []
 
     @property
+    def sums(self) -> int:
+        """How many sums of the moments are kept on disk."""
+        return NoisySums(lambda _: None, self.project / "training" / SUMS_FILE).kept
+
+    @property
     def moments(self) -> Path:
         return self.project / "training" / warmup.MOMENTS_FILE
 
@@ -189,14 +196,15 @@ class Bench:
     def finish(self) -> None:
         """Go on to the end, and look at everything once more."""
         before = self.charged()
+        # A sum that was begun and is not kept is lost, and so are those after it.
+        lost = not self.moments.exists() and self.sums != before[0]
         tuned = self.tune()
         self.check()
         sums, lessons, steps = self.charged()
-        # Releases that were begun are never made again.
-        assert sums == (before[0] or self.committed()[0])
-        # Without moments, which may be paid for and lost, there is nothing to teach on.
-        taught = self.moments.exists()
-        assert lessons == (self.committed()[1] if taught else before[1])
+        assert sums == (before[0] if lost else self.committed()[0])
+        assert self.moments.exists() is not lost
+        # Without moments there is nothing to teach on.
+        assert lessons == (before[1] if lost else self.committed()[1])
         # The last release may be paid for and lost; its teacher is then that before.
         assert self.teacher.exists() or lessons == before[1]
         assert tuned.steps_charged == steps == self.committed()[2]

@@ -38,16 +38,15 @@ CELL_MUTANTS = (
         name="records are sorted into cells before they are paid for",
         file=CELLS,
         correct="        borders = centres\n",
-        wrong="        borders = centres\n        _sorted(read(), borders, used)\n"
-        "        commit(Charge(noise_multiplier=release.means_noise, count=1))\n",
+        wrong="        borders = centres\n        _sorted(read(), borders, used)\n",
         tests=(ORDER,),
     ),
     Mutant(
-        name="the rounds of the cells are never charged",
+        name="the rounds of the cells are charged as if they were louder",
         file=CELLS,
-        correct="    commit(Charge(noise_multiplier=release.means_noise, "
-        "count=release.rounds))\n",
-        wrong="",
+        correct="        release.charges()[0],\n",
+        wrong="        replace(release.charges()[0], noise_multiplier="
+        "release.squares_noise),\n",
         tests=(ORDER,),
     ),
     Mutant(

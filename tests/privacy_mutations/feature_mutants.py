@@ -25,8 +25,9 @@ FEATURE_MUTANTS = (
     Mutant(
         name="features are looked at before they are paid for",
         file=DOWNHILL,
-        correct="        noisy = private_sum(\n",
-        wrong="        bounded_sum()\n        noisy = private_sum(\n",
+        correct="        noisy = self.sums.next(bounded_sum, charge)\n",
+        wrong="        bounded_sum()\n"
+        "        noisy = self.sums.next(bounded_sum, charge)\n",
         tests=(ORDER,),
     ),
     Mutant(
@@ -62,10 +63,10 @@ FEATURE_MUTANTS = (
         tests=(HALVES, ORDER),
     ),
     Mutant(
-        name="the cells' features are not charged",
-        file=CELLS,
-        correct="noisy_statistics(around, see, charge, commit)\n",
-        wrong="noisy_statistics(around, see, charge, lambda _: None)\n",
+        name="features are charged to nobody",
+        file=DOWNHILL,
+        correct="        noisy = self.sums.next(bounded_sum, charge)\n",
+        wrong="        noisy = NoisySums(lambda _: None).next(bounded_sum, charge)\n",
         tests=(ORDER,),
     ),
     Mutant(

@@ -25,6 +25,7 @@ from core.training.moments import (
     save_moments,
 )
 from core.training.recipe_loading import load_recipe
+from core.training.sums import NoisySums
 from core.training.units import group_units
 from tests.core.tiny import make_dataset, patients, write_recipe
 from tests.core.tiny import make_plan as tiny_plan
@@ -43,7 +44,7 @@ SMALL = {"moment_residual": "false", "moment_cells_from": 0}
 
 
 def released(units, release=RELEASE, commit=lambda _: None):
-    return release_moments(release, units, commit=commit, watcher=Watcher())
+    return release_moments(release, units, sums=NoisySums(commit), watcher=Watcher())
 
 
 def two_kinds(count: int, rare: int = 0) -> ImageDataset:

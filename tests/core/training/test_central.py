@@ -137,7 +137,7 @@ def test_the_purse_tells_draws_from_steps(tmp_path, ledger):
     purse.commit(plan.central.mechanism.charge(1))
     purse.commit(plan.central.mechanism.charge(1))
     assert (purse.central_left(), purse.steps_left()) == (1, 3)
-    assert (purse.steps_charged(), purse.moments_charged()) == (0, False)
+    assert (purse.steps_charged(), purse.sums_charged()) == (0, 0)
     purse.commit(plan.mechanism.charge(1))
     assert (purse.central_left(), purse.steps_left()) == (1, 2)
     assert Purse(make_plan(tmp_path), "data", ledger).central_left() == 0

@@ -17,6 +17,7 @@ from core.privacy.budget import PrivacyUnit
 from core.privacy.moments import sum_of_means
 from core.training import cell_matching, downhill
 from core.training import matching as room
+from core.training import sums as sums_room
 from core.training.binding import bind
 from core.training.features import in_chunks, scattering
 from core.training.matching import FeatureRelease, release_matching
@@ -28,6 +29,7 @@ from core.training.moments import (
     save_moments,
 )
 from core.training.recipe_loading import load_recipe
+from core.training.sums import NoisySums
 from core.training.units import group_units
 from tests.core.tiny import make_dataset, patients, write_recipe
 from tests.core.tiny import make_plan as tiny_plan
@@ -60,7 +62,7 @@ def edged(count: int = 120) -> ImageDataset:
 
 
 def released(units, release=RELEASE, commit=lambda _: None) -> ClassMoments:
-    return release_moments(release, units, commit=commit, watcher=Watcher())
+    return release_moments(release, units, sums=NoisySums(commit), watcher=Watcher())
 
 
 # What they cost.
@@ -150,13 +152,13 @@ def sums(units, monkeypatch, release=FEATURES) -> tuple[torch.Tensor, list]:
         rows.append(data)
         return sum_of_means(data, norm)
 
-    monkeypatch.setattr(downhill, "private_sum", kept)
+    monkeypatch.setattr(sums_room, "private_sum", kept)
     monkeypatch.setattr(downhill, "sum_of_means", counted)
     generator = torch.Generator().manual_seed(1)
     blurred = torch.rand(200, 3, 8, 8, generator=generator)
     release_matching(
         release, units, lambda labels, _: blurred[: len(labels)],
-        commit=lambda _: None, watcher=Watcher(),
+        sums=NoisySums(lambda _: None), watcher=Watcher(),
     )  # fmt: skip
     return seen[-1], rows
 
@@ -273,7 +275,7 @@ def test_they_come_nearer_to_the_cells(monkeypatch):
     way = release_matching(
         replace(FEATURES, cells=2), group_units(dataset, PrivacyUnit()),
         lambda labels, _: blurred[: len(labels)],
-        commit=lambda _: None, watcher=Watcher(),
+        sums=NoisySums(lambda _: None), watcher=Watcher(),
     )  # fmt: skip
     cells, own = way.cells, torch.arange(200) % 2
     near = replace(way, cells=None).move(blurred, own)

@@ -17,6 +17,7 @@ from core.training.moments import (
     release_moments,
     save_moments,
 )
+from core.training.sums import NoisySums
 from core.training.units import group_units
 from tests.core.tiny import make_dataset, patients
 
@@ -30,6 +31,10 @@ RELEASE = MomentRelease(
     noise_edge=0.75,
     residual=False,
 )
+
+
+def released(units, release=RELEASE, commit=lambda _: None):
+    return release_moments(release, units, sums=NoisySums(commit), watcher=Watcher())
 
 
 @pytest.mark.parametrize(("channels", "columns"), [(1, 9), (3, 9 + 4 + 4)])
@@ -49,7 +54,7 @@ def test_charges_come_first_and_nothing_is_read_before(monkeypatch):
         return draw(self, unit)
 
     monkeypatch.setattr(room.UnitImages, "draw", drawing)
-    release_moments(RELEASE, units, commit=order.append, watcher=Watcher())
+    released(units, commit=order.append)
     assert order[0] == Charge(noise_multiplier=1e-3, count=1)
     assert order[1:41] == ["read"] * 40
     assert order[41:] == [Charge(noise_multiplier=1e-3, count=1)]
@@ -58,7 +63,7 @@ def test_charges_come_first_and_nothing_is_read_before(monkeypatch):
 def test_with_little_noise_the_pseudo_images_look_like_the_classes():
     dataset = make_dataset(200)
     units = group_units(dataset, PrivacyUnit())
-    moments = release_moments(RELEASE, units, commit=lambda _: None, watcher=Watcher())
+    moments = released(units)
     drawn = moments.draw(torch.arange(400) % 2, torch.Generator().manual_seed(0))
     assert drawn.shape == (400, 3, 8, 8) and drawn.abs().max() <= 1
     for label in (0, 1):
@@ -77,14 +82,14 @@ def test_a_patients_weights_add_up_to_one():
 def test_much_noise_leaves_a_factor_of_zero_not_of_noise():
     units = group_units(make_dataset(20), PrivacyUnit())
     loud = MomentRelease(**(vars(RELEASE) | {"squares_noise": 1e3, "noise_edge": 2.0}))
-    moments = release_moments(loud, units, commit=lambda _: None, watcher=Watcher())
+    moments = released(units, loud)
     assert torch.equal(moments.factors, torch.zeros_like(moments.factors))
     assert torch.equal(moments.residuals, torch.zeros_like(moments.residuals))
 
 
 def test_moments_survive_the_disk(tmp_path):
     units = group_units(make_dataset(20), PrivacyUnit())
-    moments = release_moments(RELEASE, units, commit=lambda _: None, watcher=Watcher())
+    moments = released(units)
     save_moments(moments, tmp_path / "moments.safetensors")
     again = load_moments(tmp_path / "moments.safetensors")
     assert again.shape == (3, 8, 8)

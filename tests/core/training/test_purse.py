@@ -25,14 +25,14 @@ def plan(tmp_path):
 
 def test_it_counts_what_the_ledger_holds(plan, ledger):
     purse = Purse(plan, "data", ledger)
-    assert (purse.steps_left(), purse.moments_charged()) == (3, False)
+    assert (purse.steps_left(), purse.sums_charged()) == (3, 0)
     purse.commit(plan.mechanism.charge(1))
     assert (purse.steps_left(), purse.steps_charged()) == (2, 1)
-    assert not purse.moments_charged()
+    assert purse.sums_charged() == 0
     purse.commit(plan.charges()[0])
-    assert (purse.steps_left(), purse.moments_charged()) == (2, True)
+    assert (purse.steps_left(), purse.sums_charged()) == (2, 1)
     other = Purse(replace(plan, run="other"), "data", ledger)
-    assert (other.steps_left(), other.moments_charged()) == (3, False)
+    assert (other.steps_left(), other.sums_charged()) == (3, 0)
 
 
 def test_it_charges_the_plan_and_no_more(plan, ledger):
@@ -50,7 +50,7 @@ def test_two_copies_cannot_both_make_the_one_release(plan, ledger):
     """Each has asked whether it was made before the other made it."""
     second = Ledger(ledger.path)
     copies = [Purse(plan, "data", ledger), Purse(plan, "data", second)]
-    assert not any(copy.moments_charged() for copy in copies)
+    assert not any(copy.sums_charged() for copy in copies)
     copies[0].commit(plan.charges()[0])
     with pytest.raises(UserError, match="another copy"):
         copies[1].commit(plan.charges()[0])

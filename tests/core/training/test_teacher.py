@@ -22,6 +22,7 @@ from core.training.moments import release_moments
 from core.training.plan import make_plan, plan_facts, plan_from_facts
 from core.training.purse import Purse
 from core.training.recipe_loading import load_recipe
+from core.training.sums import NoisySums
 from core.training.teacher import (
     load_teacher,
     new_teacher,
@@ -49,7 +50,7 @@ def moments_of(dataset, noise: float = 1e-3):
     return release_moments(
         release,
         group_units(dataset, PrivacyUnit()),
-        commit=lambda _: None,
+        sums=NoisySums(lambda _: None),
         watcher=Watcher(),
     )
 
@@ -217,12 +218,12 @@ def test_a_recipe_that_makes_no_sense_is_refused(tmp_path, changes, words):
 def test_the_purse_tells_its_releases_from_the_moments(tmp_path, ledger):
     plan = tiny.make_plan(tmp_path, moments=True, teacher=True, central=True)
     purse = Purse(plan, "data", ledger)
-    assert (purse.teacher_left(), purse.moments_charged()) == (4, False)
+    assert (purse.teacher_left(), purse.sums_charged()) == (4, 0)
     purse.commit(plan.teacher.charge(1))
     purse.commit(plan.teacher.charge(1))
-    assert (purse.teacher_left(), purse.moments_charged()) == (2, False)
+    assert (purse.teacher_left(), purse.sums_charged()) == (2, 0)
     purse.commit(plan.charges()[1])
-    assert (purse.teacher_left(), purse.moments_charged()) == (2, True)
+    assert (purse.teacher_left(), purse.sums_charged()) == (2, 1)
     assert (purse.steps_left(), purse.central_left()) == (3, 3)
     for _ in range(2):
         purse.commit(plan.teacher.charge(1))
@@ -339,7 +340,7 @@ def test_without_moments_there_is_nothing_to_look_with(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(warmup, "save_moments", crash)
+        patch.setattr(moments_room, "sum_of_squares", crash)
         with pytest.raises(KeyboardInterrupt):
             tune(plan)
     tune(plan)

@@ -196,18 +196,21 @@ def test_a_ledger_that_cannot_be_written_stops_before_anything_is_read(
             tune(make_plan(tmp_path, moments=moments))
 
 
-@pytest.mark.parametrize("releases", [1, 2])
-def test_a_crash_within_the_moments_releases_them_only_once(
-    tune, tmp_path, ledger, dataset, monkeypatch, releases
+@pytest.mark.parametrize(
+    ("crashing", "releases"), [("sum_of_means", 1), ("sum_of_squares", 2)]
+)
+def test_a_crash_within_a_sum_of_the_moments_makes_it_only_once(
+    tune, tmp_path, ledger, dataset, monkeypatch, crashing, releases
 ):
-    """After one charge the sums are never read again; the run goes on without."""
+    """A sum that was charged and not kept is never read again: the run goes on without.
+
+    Nor are those made that hang on it.
+    """
     plan = make_plan(tmp_path, moments=True)
-    if releases == 1:
-        monkeypatch.setattr(moments_room, "sum_of_means", _crash)
-    else:
-        monkeypatch.setattr(warmup, "save_moments", _crash)
-    with pytest.raises(KeyboardInterrupt):
-        tune(plan)
+    with monkeypatch.context() as patch:
+        patch.setattr(moments_room, crashing, _crash)
+        with pytest.raises(KeyboardInterrupt):
+            tune(plan)
     assert counted(ledger, plan, dataset) == (releases, 0)
 
     def again(*_, **__):
@@ -216,6 +219,51 @@ def test_a_crash_within_the_moments_releases_them_only_once(
     monkeypatch.setattr(warmup, "release_moments", again)
     tuned = tune(plan)
     assert counted(ledger, plan, dataset) == (releases, STEPS)
+    assert tuned.updates == STEPS
+
+
+def test_a_crash_between_two_sums_of_the_moments_loses_nothing(
+    tune, tmp_path, ledger, dataset, monkeypatch
+):
+    """Those that were kept are not read again; the others are made, and only once."""
+    plan, read = make_plan(tmp_path, moments=True), []
+    for name in ("sum_of_means", "sum_of_squares"):
+        real = getattr(moments_room, name)
+
+        def noted(*of, _name=name, _real=real):
+            read.append(_name)
+            return _real(*of)
+
+        monkeypatch.setattr(moments_room, name, noted)
+    for crashing in ("unstack", "save_moments"):
+        place = moments_room if crashing == "unstack" else warmup
+        with monkeypatch.context() as patch:
+            patch.setattr(place, crashing, _crash)
+            with pytest.raises(KeyboardInterrupt):
+                tune(plan)
+        assert counted(ledger, plan, dataset) == (2, 0)
+    warmed = []
+    monkeypatch.setattr(warmup, "_learn", lambda *of: warmed.append(of[2]))
+    tune(plan)
+    assert read == ["sum_of_means", "sum_of_squares"] and len(warmed) == 1
+    assert counted(ledger, plan, dataset) == (2, STEPS)
+    assert not list(tmp_path.rglob(warmup.SUMS_FILE))
+
+
+def test_asked_to_stop_within_the_moments_it_stops_and_goes_on(
+    tune, tmp_path, ledger, dataset
+):
+    plan, asked = make_plan(tmp_path, moments=True), []
+
+    def stop() -> bool:
+        asked.append(counted(ledger, plan, dataset))
+        return True
+
+    with pytest.raises(Stopped):
+        tune(plan, Watcher(stop_requested=stop))
+    assert asked[0] == (2, 0)
+    tuned = tune(plan)
+    assert counted(ledger, plan, dataset) == (2, STEPS)
     assert tuned.updates == STEPS
 
 
