@@ -91,7 +91,8 @@ def runs() -> Iterator[Run]:
             yield Run(data="fashion", epsilon=10.0, recipe=recipe, seed=seed,
                       changes=NATIVE)  # fmt: skip
     for recipe in ("useful-one-gaussian", "useful-unnamed", "useful-14",
-                   "upright-unwarmed"):  # fmt: skip
+                   "upright-unwarmed", "upright-central", "upright-nearest",
+                   "upright-lora", "upright-outer"):  # fmt: skip
         changes = () if recipe.startswith("upright") else NATIVE
         yield Run(data="fashion", epsilon=10.0, recipe=recipe, seed=0, changes=changes)
     yield Run(data="fashion", epsilon=1.0, recipe="useful-wide", seed=0, changes=NATIVE)
