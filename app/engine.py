@@ -51,7 +51,7 @@ class Engine(Protocol):
     def recipes(self) -> dict[str, str]: ...
 
     def recipes_without_checkpoint(self) -> frozenset[str]: ...
-    def preview(self, project: Project) -> BudgetPreview: ...
+    def preview(self, project: Project, channels: int) -> BudgetPreview: ...
     def make_plan(
         self,
         workspace: Workspace,
@@ -171,10 +171,10 @@ class PipelineEngine:
 
         return recipes_without_checkpoint()
 
-    def preview(self, project: Project) -> BudgetPreview:
+    def preview(self, project: Project, channels: int) -> BudgetPreview:
         from core import pipeline
 
-        return pipeline.preview(project)
+        return pipeline.preview(project, channels=channels)
 
     def make_plan(
         self,

@@ -259,10 +259,11 @@ class BudgetPage(Page):
         )
         self._working.show()
         engine, project = self.state.engine, self.state.project
+        channels = self.state.dataset.images.shape[3] if self.state.dataset else 3
 
         def preview(_: Watcher) -> BudgetPreview:
             self.curve.prepare()
-            return engine.preview(project)
+            return engine.preview(project, channels)
 
         self._previews.ask(preview)
         self.changed.emit()

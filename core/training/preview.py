@@ -35,7 +35,8 @@ GROUPS = (2, 5, 20)
 """Images of one patient for whom a bound on images is also worked out."""
 HIGH_EPSILON = 10.0
 PREVIEW_CLASSES = 10
-"""The noise does not depend on the number of classes; the forecast of sampling does."""
+"""Assumed before any are declared. Whether there are cells within them, and how long it
+takes to draw, hang on it; the bound does not."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,17 +80,22 @@ class BudgetPreview:
         )
 
 
-def preview(project: Project) -> BudgetPreview:
+def preview(project: Project, *, channels: int = 3) -> BudgetPreview:
     """Calibrate the noise for these wishes and say what they mean.
+
+    Args:
+        channels: Of the images, where that is known: the layout of a folder may say
+            that they are grey when the project does not.
 
     Raises:
         UserError: when a field is out of range, or the fields do not fit together.
     """
     budget, recipe = read_budget(project), read_recipe(project)
     declared = declared_count(project)
-    mechanism, *released = bind(budget, declared, recipe, PREVIEW_CLASSES)
+    mechanism, *released = bind(budget, declared, recipe, _classes(project))
     if mechanism is None:
-        return _without_network(project, budget, recipe, charges_of(None, *released))
+        charges = charges_of(None, *released)
+        return _without_network(project, budget, recipe, charges, channels)
     card = starting_card(project, recipe)
     *releases, _ = charges_of(mechanism, *released)
     points = sorted(
@@ -111,8 +117,8 @@ def preview(project: Project) -> BudgetPreview:
         expected_batch=mechanism.divisor,
         sampling_probability=mechanism.sampling_probability,
         forecast_seconds=training_seconds(work, recipe)
-        + sampling_seconds(work, recipe, PREVIEW_CLASSES)
-        + _looking_seconds(teaching_seconds, project, recipe, card.image_channels),
+        + sampling_seconds(work, recipe, _classes(project))
+        + _looking_seconds(teaching_seconds, project, recipe, channels),
         sentence=promise(budget, declared),
         others=_others(
             budget, declared, (*releases, mechanism.charge(mechanism.steps))
@@ -121,19 +127,25 @@ def preview(project: Project) -> BudgetPreview:
     )
 
 
+def _classes(project: Project) -> int:
+    """As many as the custodian confirmed, never as many as were found."""
+    return len(project.classes) or PREVIEW_CLASSES
+
+
 def _without_network(
-    project: Project, budget: Budget, recipe: Recipe, charges: tuple[Charge, ...]
-) -> BudgetPreview:
+    project: Project, budget: Budget, recipe: Recipe, charges: tuple[Charge, ...],
+    channels: int,
+) -> BudgetPreview:  # fmt: skip
     """Of a recipe that draws its pictures from the moments: releases, and no steps."""
-    declared = declared_count(project)
+    declared, classes = declared_count(project), _classes(project)
     spent = epsilon(charges, budget.delta, budget.relation)
-    seconds = _looking_seconds(teaching_seconds, project, recipe, 3)
-    seconds += moments_seconds(recipe, PREVIEW_CLASSES)
-    if features_share(recipe, declared, PREVIEW_CLASSES):
-        seconds += _looking_seconds(matching_seconds, project, recipe, 3)
+    seconds = _looking_seconds(teaching_seconds, project, recipe, channels)
+    seconds += moments_seconds(recipe, classes)
+    if features_share(recipe, declared, classes):
+        seconds += _looking_seconds(matching_seconds, project, recipe, channels)
     if recipe.starts_from_checkpoint:
         folder = starting_card(project, recipe).folder
-        seconds += refining_seconds(recipe, folder, PREVIEW_CLASSES, project.device)
+        seconds += refining_seconds(recipe, folder, classes, project.device)
     return BudgetPreview(
         noise_multiplier=charges[1].noise_multiplier,
         epsilon_curve=((0, spent),),
@@ -156,7 +168,7 @@ def _looking_seconds(
         images=declared_count(project) * read_budget(project).unit.max_images_per_unit,
         resolution=project.resolution,
         channels=1 if project.grey else channels,
-        classes=PREVIEW_CLASSES,
+        classes=_classes(project),
         device=project.device,
     )
 

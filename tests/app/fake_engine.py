@@ -43,7 +43,8 @@ class FakeEngine:
         gate: When cleared, training waits for it (or for a stop) at half way.
         training: Set while training runs.
         fail: Errors to raise, by name of the method.
-        previewed: The projects that a preview was asked for.
+        previewed, channels: The projects that a preview was asked for, and the last
+            number of channels.
         weak_noise, blind_check: What the self-test finds.
     """
 
@@ -54,6 +55,7 @@ class FakeEngine:
         self.training = threading.Event()
         self.fail: dict[str, Exception] = {}
         self.previewed: list[Project] = []
+        self.channels = 0
         self.patients = True
         self.steps_done = 0
         self.planned_recipe = ""
@@ -205,8 +207,9 @@ class FakeEngine:
     def recipes_without_checkpoint(self) -> frozenset[str]:
         return frozenset({"useful"})
 
-    def preview(self, project: Project) -> FakePreview:
+    def preview(self, project: Project, channels: int) -> FakePreview:
         self.previewed.append(project)
+        self.channels = channels
         self._may_fail("preview")
         steps = 0 if project.recipe == "useful" else project.steps or 600
         ticks = range(0, steps + 1, max(1, steps // 60))

@@ -228,6 +228,7 @@ def test_the_preview_shows_what_the_newest_values_buy(at, engine, calm, window):
     calm(window)
     assert page.state.preview.noise_multiplier == pytest.approx(0.6 + 4 / 3)
     assert [project.epsilon for project in engine.previewed] == [10.0, 3.0]
+    assert engine.channels == page.state.dataset.images.shape[3]
     assert page.curve._curve == page.state.preview.epsilon_curve
     assert "20.1 times" in page._sentence.text()
 

@@ -14,7 +14,7 @@ from core.events import Watcher
 from core.privacy.accounting import Charge, epsilon
 from core.release.verify import verify
 from core.spending import open_ledger
-from core.training import matching, trainer
+from core.training import forecast, matching, trainer
 from core.training.binding import bind, charges_of
 from core.training.matching import Matching
 from core.training.plan import plan_facts, plan_from_facts
@@ -281,6 +281,34 @@ def test_the_preview_says_what_the_plan_will_be(workspace, project):
     assert more.noise_multiplier < found.noise_multiplier
 
 
+def test_the_preview_counts_the_classes_and_channels_that_are_known(
+    workspace, tmp_path, project, monkeypatch
+):
+    """Assumed are ten classes, in colour: then no cell would have so many records."""
+    timed = []
+
+    def images_per_second(*of: object) -> float:
+        timed.append(of)
+        return 1000.0
+
+    monkeypatch.setattr(forecast, "images_per_second", images_per_second)
+    monkeypatch.setattr(forecast, "rows_per_second", lambda *_: 1000.0)
+    features = {"moment_features_share": 0.3, "moment_features_from": 20}
+    cells = {"moment_cells": 2, "moment_cells_from": 20, "moment_cell_size": 10}
+    path = write(tmp_path / "celled", moment_residual="false", **features, **cells)
+    wishes = replace(project, recipe=str(path))
+    found = pipeline.preview(wishes, channels=1)
+    plan = planned(workspace, wishes, make_dataset(30))
+    assert plan.moments.cells and plan.moments.features
+    assert found.noise_multiplier == plan.moments.squares_noise
+    assert {of[:2] for of in timed} == {(8, 1)}
+    unknown = pipeline.preview(replace(wishes, classes=()))
+    assert timed[-1][:2] == (8, 3)
+    assert unknown.noise_multiplier < found.noise_multiplier
+    # Twelve thousand pseudo-images find the way to the features.
+    assert unknown.forecast_seconds < 60 < found.forecast_seconds
+
+
 # Refined by a public network.
 
 
@@ -369,8 +397,8 @@ def test_the_preview_of_refining_counts_the_network(refining, project, monkeypat
     monkeypatch.setattr(forecast, "rows_per_second", lambda *_: 1e9)
     more = pipeline.preview(refining).forecast_seconds
     less = pipeline.preview(project).forecast_seconds
-    # 3 images of 10 classes, 1.25 draws for each, 2 calls of 2 seconds.
-    assert more - less == pytest.approx(3 * 10 * 1.25 * 4)
+    # 3 images of 2 classes, 1.25 draws for each, 2 calls of 2 seconds.
+    assert more - less == pytest.approx(3 * 2 * 1.25 * 4)
     assert any("cleans them" in told for told in pipeline.preview(refining).warnings)
 
 
