@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from PySide6.QtCore import QPoint, QSettings, QSize, Qt
-from PySide6.QtGui import QCloseEvent, QKeyEvent, QShowEvent
+from PySide6.QtGui import QCloseEvent, QKeyEvent
 from PySide6.QtWidgets import (
     QHBoxLayout,
     QMainWindow,
@@ -215,7 +215,6 @@ class Window(QMainWindow):
         self._project_name.setText(
             self.tr("No project yet") if space is None else space.path.name
         )
-        self._order_tabs()
 
     def _order_tabs(self) -> None:
         """The keyboard goes over the page as the eye does, then Back, Next, steps."""
@@ -235,9 +234,10 @@ class Window(QMainWindow):
         for first, second in pairwise(chain):
             QWidget.setTabOrder(first, second)
 
-    def showEvent(self, event: QShowEvent) -> None:
-        super().showEvent(event)
+    def focusNextPrevChild(self, forward: bool) -> bool:
+        """What was shown a moment ago has its place by now: so late, not when shown."""
         self._order_tabs()
+        return super().focusNextPrevChild(forward)
 
     def keyPressEvent(self, event: QKeyEvent) -> None:
         """Enter presses the button in focus, else Next."""

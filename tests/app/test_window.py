@@ -9,7 +9,7 @@ import sys
 import textwrap
 
 import pytest
-from PySide6.QtCore import Qt
+from PySide6.QtCore import QPoint, Qt
 from PySide6.QtWidgets import (
     QAbstractButton,
     QAbstractItemView,
@@ -21,6 +21,7 @@ from PySide6.QtWidgets import (
     QLineEdit,
     QMessageBox,
     QProgressBar,
+    QPushButton,
     QScrollBar,
     QWidget,
 )
@@ -223,6 +224,18 @@ def test_the_keyboard_goes_over_a_page_from_top_to_bottom(at, window, qtbot):
         (page.steps, window.back),
     ):
         assert seen.index(earlier) < seen.index(later)
+
+
+def test_the_keyboard_finds_what_was_placed_after_the_page_was_shown(at, window, qtbot):
+    """Cards that were hidden so far have no place yet when the page is refreshed."""
+    page = at("budget")
+    late = QPushButton("late", page)
+    late.show()
+    late.setFocus()
+    place = page.epsilon.slider.mapTo(page, QPoint(-1, 0))
+    late.setGeometry(place.x(), place.y(), 1, page.epsilon.slider.height())
+    qtbot.keyClick(late, Qt.Key.Key_Tab)
+    assert window.focusWidget() is page.epsilon.slider
 
 
 def test_mnemonics_are_unique_on_each_page(at, window, calm):
