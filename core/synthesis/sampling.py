@@ -215,7 +215,8 @@ def _draw_and_name(
     while batches := quotas.next_round():
         total += len(batches) * size
         _draw_missing(drawn, batches, lambda _: size, draw, hardware, watcher, total)
-        for label, first in batches:
+        for done, (label, first) in enumerate(batches):
+            watcher.progress("Sorting the images into classes", done, len(batches))
             pixels = _read(drawn.class_folders[label], range(first, first + size))
             names = name(to_network(torch.from_numpy(pixels)))
             quotas.arrived((label, first), names.tolist())

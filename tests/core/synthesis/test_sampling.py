@@ -219,8 +219,12 @@ def test_a_name_decides_where_an_image_goes(model, tmp_path):
         named.append(images)
         return torch.ones(len(images), dtype=torch.long)
 
-    target = draw(model, tmp_path / "a", name=name, per_class=4)
+    told = []
+    watcher = Watcher(report=told.append)
+    target = draw(model, tmp_path / "a", name=name, per_class=4, watcher=watcher)
     assert target.unnamed == (4, 0)
+    sorting = [(p.done, p.total) for p in told if p.activity.startswith("Sorting")]
+    assert sorting[:4] == [(0, 4), (1, 4), (2, 4), (3, 4)]
     images, labels = target.read()
     assert labels.tolist() == [0] * 4 + [1] * 4
     assert len({image.tobytes() for image in images}) == 8
