@@ -172,8 +172,8 @@ def require_space(folder: Path, needed: int) -> None:
     if free < needed:
         raise UserError(
             f"The disk that holds {folder} has {free / 1e6:,.0f} MB free and "
-            f"{needed / 1e6:,.0f} MB are needed: free some space first; nothing was "
-            "spent."
+            f"{needed / 1e6:,.0f} MB are needed: free some space first; nothing is "
+            "spent before that."
         )
 
 
@@ -188,7 +188,8 @@ def explained(error: OSError, path: Path) -> UserError:
     match error.errno:
         case errno.ENOSPC | errno.EDQUOT:
             remedy = (
-                "the disk is full: free some space and start again; nothing is lost"
+                "the disk is full: free some space and start again; what was saved is "
+                "kept"
             )
         case errno.EROFS | errno.EACCES | errno.EPERM:
             remedy = "it may not be written or read: choose a folder that is yours"

@@ -246,11 +246,10 @@ class TrainingPage(Page):
             self._steps.setValue(PERMILLE)
             self._show_charged(state.fine_tuned.epsilon_charged)
         elif paused:
-            self._activity.setText(
-                self.tr("Paused after {steps}").format(
-                    steps=count(state.spending.steps_done, "step")
-                )
+            after = self.tr("Paused after {steps}").format(
+                steps=count(state.spending.steps_done, "step")
             )
+            self._activity.setText(after if state.plan.steps else self.tr("Paused"))
             self._left.setText("")
             self._steps.setRange(0, max(1, state.plan.steps))
             self._steps.setValue(state.spending.steps_done)

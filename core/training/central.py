@@ -129,4 +129,5 @@ def save_central(noisy: Tensor, path: Path) -> None:
 
 def load_central(path: Path) -> Tensor:
     """Read what `save_central` wrote."""
-    return load_file(path)["noisy"]
+    # Copied, so that the file can be replaced while they are used.
+    return load_file(path)["noisy"].clone()

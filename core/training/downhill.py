@@ -72,6 +72,9 @@ class Records:
 
         Args:
             around: The pseudo-images', which records are told from.
+
+        Raises:
+            Stopped: before anything is charged, when the watcher asks.
         """
         centres, spreads = around
         width = centres.shape[1]
@@ -83,6 +86,7 @@ class Records:
                 total += sum_of_means(part, norm)
             return total
 
+        self.watcher.stop_if_requested()
         # PRIVACY: the records are read inside the call, after the charge is on disk.
         noisy = self.sums.next(bounded_sum, charge)
         counts = (noisy[:, -1:] * 2**0.5).clamp(min=LEAST_COUNT)

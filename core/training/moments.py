@@ -213,13 +213,12 @@ def release_moments(
         residuals=dropped.sqrt() * release.norm * float(release.residual),
         shape=(channels, resolution, resolution),
     )
-    watcher.stop_if_requested()
     if release.cells:
+        watcher.stop_if_requested()
         found = _with_cells(release.cells, found, counts[:, 0], contributions, sums)
     if release.features is None:
         return found
     prepared.clear()
-    watcher.stop_if_requested()
     matching = release_matching(
         release.features, units, found.draw, sums=sums, watcher=watcher
     )

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
+from core.errors import UserError
 from core.privacy.accounting import COARSE, Charge, epsilon
 from core.privacy.ledger import Account, Ledger
 from core.training.plan import Plan
@@ -12,6 +14,22 @@ from core.training.plan import Plan
 LOOKS = 50
 """How often in a run the accountant is asked for the ε to show: it costs more than the
 ledger does."""
+
+
+def refuse_unpaid(kept: int, charged: int, folder: Path) -> None:
+    """Refuse what was released and is not in the ledger: no audit would tell of it.
+
+    Args:
+        kept, charged: How many releases of a kind are on disk, and in the ledger.
+
+    Raises:
+        UserError: when there are more on disk.
+    """
+    if kept > charged:
+        raise UserError(
+            f"The ledger holds less than what was learned in {folder}: put back the "
+            "ledger that this project was charged to, or start a new project."
+        )
 
 
 class Purse:

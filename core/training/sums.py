@@ -1,7 +1,7 @@
 """The noisy sums of the moments, each kept as soon as it is made.
 
 A sum is paid for once and cannot be had again; what is computed from it can. So a run
-that is stopped between two sums goes on from those that it has.
+that is stopped between two charges goes on from the sums that it has.
 """
 
 from __future__ import annotations
@@ -9,12 +9,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
-from core.files import write_atomically
+from core.files import require_space, write_atomically
 from core.privacy.accounting import Charge
 from core.privacy.mechanism import Commit, private_sum
+
+FORMAT = "1"
+"""To be raised when something else is summed: what is kept then says nothing."""
+
+ROOM = 2**26
+"""Bytes that must be free before a sum is paid for, beside twice what is kept."""
 
 
 class NoisySums:
@@ -25,12 +32,14 @@ class NoisySums:
     before it reads one.
     """
 
-    def __init__(self, commit: Commit, path: Path | None = None) -> None:
-        """Go on from the sums in `path`; without one, they are kept by nobody."""
+    def __init__(
+        self, commit: Commit, path: Path | None = None, *, run: str = ""
+    ) -> None:
+        """Go on from the sums of this run in `path`; without one, nobody keeps them."""
         self._commit, self._path = commit, path
-        kept = load_file(path) if path and path.is_file() else {}
-        self._kept = [kept[str(number)] for number in range(len(kept))]
-        self._given, self._paid = 0, len(kept)
+        self._stamp = {"run": run, "format": FORMAT}
+        self._kept = _read(path, self._stamp) if path else []
+        self._given, self._paid = 0, self.kept
 
     @property
     def kept(self) -> int:
@@ -43,6 +52,10 @@ class NoisySums:
         Args:
             bounded_sum: Reads the records; one unit moves it by at most 1.
             charge: Pays for this sum, and for those after it that its count has.
+
+        Raises:
+            UserError: when it cannot be charged, or the disk has no room for it; then
+                nothing was read.
         """
         number = self._given
         self._given += 1
@@ -51,6 +64,7 @@ class NoisySums:
 
         def pay(_: Charge) -> None:
             if number >= self._paid:
+                self._require_room()
                 # PRIVACY: all sums of a charge are charged ahead of the first, so that
                 # each event of the audit is charged whole or not at all.
                 self._commit(charge)
@@ -66,7 +80,30 @@ class NoisySums:
         self._keep()
         return noisy
 
+    def _require_room(self) -> None:
+        if self._path:
+            held = sum(kept.nbytes for kept in self._kept)
+            require_space(self._path.parent, 2 * held + ROOM)
+
     def _keep(self) -> None:
         if self._path:
             tensors = {str(n): kept.contiguous() for n, kept in enumerate(self._kept)}
-            write_atomically(self._path, lambda file: save_file(tensors, file))
+            write_atomically(
+                self._path, lambda file: save_file(tensors, file, self._stamp)
+            )
+
+
+def _read(path: Path, stamp: dict[str, str]) -> list[Tensor]:
+    """What is kept under this stamp; nothing when it cannot be read."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            if file.metadata() != stamp:
+                return []
+            # Copied: what safetensors gives is the file itself, mapped to memory, and
+            # some systems do not let a mapped file be replaced.
+            return [
+                file.get_tensor(str(number)).clone()
+                for number in range(len(file.keys()))
+            ]
+    except (SafetensorError, OSError):
+        return []

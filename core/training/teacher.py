@@ -80,6 +80,7 @@ class Teacher:
         velocity: float32, of the same shape.
         summed: float32, of the same shape: models added up since they settled.
         settled: int64 []: how many those are.
+        lessons: int64 []: releases that it has learned from.
     """
 
     centre: Tensor
@@ -88,6 +89,7 @@ class Teacher:
     velocity: Tensor
     summed: Tensor
     settled: Tensor
+    lessons: Tensor
 
     def see(self, images: Tensor, hardware: Hardware) -> Tensor:
         """What it knows of images: float32 [n, c, H, W] in [-1, 1] → [n, k + 1]."""
@@ -134,6 +136,7 @@ def new_teacher(
         velocity=blank,
         summed=blank,
         settled=torch.tensor(0),
+        lessons=torch.tensor(0),
     )
 
 
@@ -164,7 +167,8 @@ def teach(
     rate = release.learning_rate * min(1.0, (step + 1) / RISE) / (2 if settled else 1)
     velocity = MOMENTUM * teacher.velocity + gradient
     model = teacher.model - rate * velocity
-    moved = replace(teacher, velocity=velocity, model=model)
+    lessons = teacher.lessons + 1
+    moved = replace(teacher, velocity=velocity, model=model, lessons=lessons)
     if not settled:
         return moved
     summed, number = teacher.summed + model, teacher.settled + 1
@@ -206,5 +210,7 @@ def save_teacher(teacher: Teacher, path: Path) -> None:
 
 
 def load_teacher(path: Path) -> Teacher:
-    """Read what `save_teacher` wrote."""
-    return Teacher(**load_file(path))
+    """Read what `save_teacher` wrote, also in a version that did not count lessons."""
+    # Copied, so that the file can be replaced while they are used.
+    tensors = {name: kept.clone() for name, kept in load_file(path).items()}
+    return Teacher(**{"lessons": tensors["settled"]} | tensors)

@@ -39,7 +39,7 @@ from core.training.frozen import narrow
 from core.training.gradients import Sum
 from core.training.outer import outer_timesteps
 from core.training.plan import Plan, plan_facts, started_from
-from core.training.purse import Purse
+from core.training.purse import Purse, refuse_unpaid
 from core.training.state import TrainingState, load_newest, save_state
 from core.training.units import UnitImages, group_units
 from core.training.warmup import public_network, release, warmed_up
@@ -117,9 +117,10 @@ def _without_network(
     """
     if release(plan, units, purse, folder, hardware, watcher) is None:
         raise UserError(
-            f"The noisy moments in {folder} were charged, and then lost when the "
-            "program was stopped: restore the folder from a backup, or start a new "
-            "project; what was charged stays charged."
+            f"The noisy statistics in {folder} are incomplete, as the program was "
+            "broken off while it measured, and nothing is measured twice: start a new "
+            "project, or restore a backup in which they are complete; what was charged "
+            "stays charged."
         )
     return FineTuned(
         folder=folder / MODEL, updates=0, steps_charged=0,
@@ -163,6 +164,7 @@ def _descend(
                 "backup, or start a new project; what was charged stays charged."
             )
         save_state(state, folder)
+    refuse_unpaid(state.updates, purse.steps_charged(), folder)
     optimiser = adam(plan, state)
     watcher.progress("Looking for the fastest way to train", 0, 1)
     limit = plan.budget.unit.max_images_per_unit

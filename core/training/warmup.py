@@ -34,7 +34,7 @@ from core.training.moments import (
 )
 from core.training.plan import Plan, started_from
 from core.training.public import PublicTraining, train
-from core.training.purse import Purse
+from core.training.purse import Purse, refuse_unpaid
 from core.training.rows import (
     NEAREST,
     PseudoImages,
@@ -191,6 +191,9 @@ def _central(
     """The central images; draws that are left are made now."""
     recipe, path = plan.recipe, folder / "central.safetensors"
     made = list(load_central(path)) if path.is_file() else []
+    if plan.central is not None:
+        charged = plan.central.mechanism.steps - purse.central_left()
+        refuse_unpaid(len(made), charged, folder)
     # PRIVACY: a draw that was begun is paid for; it is never made twice.
     while plan.central is not None and (left := purse.central_left()) > 0:
         draws = plan.central.mechanism.steps
@@ -237,10 +240,16 @@ def _fit_teacher(
 ) -> None:  # fmt: skip
     """Teach the private teacher, release by release; kept after each."""
     release, path = plan.teacher, folder / TEACHER
-    if release is None or purse.teacher_left() == 0:
+    if release is None:
         return
-    known = path.is_file()
-    teacher = load_teacher(path) if known else new_teacher(release, moments, hardware)
+    charged = release.steps - purse.teacher_left()
+    if path.is_file():
+        teacher = load_teacher(path)
+        refuse_unpaid(int(teacher.lessons), charged, folder)
+    if charged == release.steps:
+        return
+    if not path.is_file():
+        teacher = new_teacher(release, moments, hardware)
     kept: list[Lessons] = []
 
     def read() -> Lessons:
@@ -262,10 +271,17 @@ def _released_moments(
     plan: Plan, units: UnitImages, purse: Purse, folder: Path, watcher: Watcher
 ) -> ClassMoments | None:
     path, kept = folder / MOMENTS_FILE, folder / SUMS_FILE
-    if not path.is_file():
-        sums = NoisySums(purse.commit, kept)
+    if plan.moments is None:
+        return None
+    charged = purse.sums_charged()
+    if path.is_file():
+        every = sum(charge.count for charge in plan.moments.charges())
+        refuse_unpaid(every, charged, folder)
+    else:
+        sums = NoisySums(purse.commit, kept, run=plan.run)
+        refuse_unpaid(sums.kept, charged, folder)
         # PRIVACY: a sum that was begun is paid for; it is never made twice.
-        if plan.moments is None or purse.sums_charged() != sums.kept:
+        if charged > sums.kept:
             return None
         moments = release_moments(plan.moments, units, sums=sums, watcher=watcher)
         save_moments(moments, path)

@@ -134,7 +134,8 @@ class Bench:
     @property
     def sums(self) -> int:
         """How many sums of the moments are kept on disk."""
-        return NoisySums(lambda _: None, self.project / "training" / SUMS_FILE).kept
+        path = self.project / "training" / SUMS_FILE
+        return NoisySums(lambda _: None, path, run=self.plan.run).kept
 
     @property
     def moments(self) -> Path:
@@ -191,7 +192,7 @@ class Bench:
         assert (updates or 0) <= charged[2]
         # A teacher on disk is whole, and learned no more than was paid for.
         if self.teacher.exists():
-            assert int(load_teacher(self.teacher).settled) <= charged[1]
+            assert int(load_teacher(self.teacher).lessons) <= charged[1]
 
     def finish(self) -> None:
         """Go on to the end, and look at everything once more."""

@@ -240,11 +240,25 @@ PURSE_MUTANTS = (
     Mutant(
         name="a sum of the moments is made again after a crash",
         file="training/warmup.py",
-        correct="if plan.moments is None or purse.sums_charged() != sums.kept:",
-        wrong="if plan.moments is None:",
+        correct="        if charged > sums.kept:\n",
+        wrong="        if False:\n",
         tests=(
             IN_TRAINER + "test_a_crash_within_a_sum_of_the_moments_makes_it_only_once",
         ),
+    ),
+    Mutant(
+        name="releases that the ledger does not hold are gone on from",
+        file="training/purse.py",
+        correct="    if kept > charged:\n",
+        wrong="    if False:\n",
+        tests=(IN_TRAINER + "test_what_the_ledger_does_not_hold_is_not_gone_on_from",),
+    ),
+    Mutant(
+        name="sums of another run are taken",
+        file="training/sums.py",
+        correct="            if file.metadata() != stamp:\n",
+        wrong="            if False:\n",
+        tests=("training/test_sums.py",),
     ),
     Mutant(
         name="sums that are kept are read again, for nothing",

@@ -10,6 +10,7 @@ import torch
 from torch.nn.functional import avg_pool2d
 
 from core.data.dataset import ImageDataset
+from core.errors import Stopped
 from core.events import Watcher
 from core.parallel import choose_hardware
 from core.privacy.accounting import Charge, epsilon
@@ -130,6 +131,15 @@ def test_classes_and_cells_share_alike(tmp_path):
     assert inverse[2:] == pytest.approx([0.15 * sum(inverse)] * 2)
     few = replace(recipe, moment_cell_size=90)
     assert bind(budget, 80, few, 2)[1].features.cells == 1
+
+
+def test_asked_to_stop_they_are_not_charged_any_more(monkeypatch):
+    order: list[object] = []
+    units = group_units(edged(10), PrivacyUnit())
+    watcher = Watcher(stop_requested=lambda: len(order) == 2)
+    with pytest.raises(Stopped):
+        release_moments(RELEASE, units, sums=NoisySums(order.append), watcher=watcher)
+    assert len(order) == 2
 
 
 # Whom they count.

@@ -224,12 +224,12 @@ def test_moments_that_were_lost_are_not_made_again(workspace, project, monkeypat
     dataset = make_dataset(30)
     plan = planned(workspace, project, dataset)
     with monkeypatch.context() as patch:
-        patch.setattr("core.training.warmup.save_moments", lambda *_: 1 / 0)
+        patch.setattr("core.training.moments.sum_of_squares", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             pipeline.fine_tune(workspace, plan, dataset, Watcher())
     spent = charged(workspace, dataset)
     assert len(spent) == 2
-    with pytest.raises(UserError, match="charged, and then lost"):
+    with pytest.raises(UserError, match="are incomplete"):
         pipeline.fine_tune(workspace, plan, dataset, Watcher())
     assert charged(workspace, dataset) == spent
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
+from types import SimpleNamespace
+
 import pytest
 import torch
 
+from core.errors import UserError
 from core.privacy.accounting import Charge
+from core.training import sums as room
 from core.training.sums import NoisySums
 
 ONE = Charge(noise_multiplier=1.0, count=1)
@@ -69,3 +74,44 @@ def test_without_a_path_nothing_is_kept_on_disk(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     made(NoisySums(lambda _: None), [])
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda b: b"", lambda b: b[:-5], lambda b: b"{}" + b[2:]]
+)
+def test_what_cannot_be_read_is_not_kept(tmp_path, damage):
+    path = tmp_path / "sums.safetensors"
+    made(NoisySums(lambda _: None, path), [])
+    path.write_bytes(damage(path.read_bytes()))
+    assert NoisySums(lambda _: None, path).kept == 0
+
+
+def test_sums_of_another_run_or_of_something_else_are_not_kept(tmp_path, monkeypatch):
+    path = tmp_path / "sums.safetensors"
+    made(NoisySums(lambda _: None, path, run="one"), [])
+    assert NoisySums(lambda _: None, path, run="one").kept == 5
+    assert NoisySums(lambda _: None, path, run="two").kept == 0
+    monkeypatch.setattr(room, "FORMAT", "another")
+    assert NoisySums(lambda _: None, path, run="one").kept == 0
+
+
+def test_what_was_read_is_no_longer_the_file(tmp_path):
+    """Where a file is mapped to memory, some systems refuse to replace it."""
+    path = tmp_path / "sums.safetensors"
+    first = made(NoisySums(lambda _: None, path), [])
+    again = NoisySums(lambda _: None, path)
+    with open(path, "r+b") as file:
+        file.seek(-100, 2)
+        file.write(bytes(100))
+    found = made(again, [])
+    assert all(torch.equal(a, b) for a, b in zip(first, found, strict=True))
+
+
+def test_without_room_on_the_disk_nothing_is_charged(tmp_path, monkeypatch):
+    order: list[object] = []
+    full = SimpleNamespace(free=room.ROOM - 1)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: full)
+    sums = NoisySums(order.append, tmp_path / "sums.safetensors")
+    with pytest.raises(UserError, match="free some space first"):
+        made(sums, order)
+    assert order == []

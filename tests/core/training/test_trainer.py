@@ -16,8 +16,11 @@ from core.diffusion.networks import LABEL_TABLE
 from core.errors import Stopped, UserError
 from core.events import Watcher
 from core.files import write_json
+from core.privacy.ledger import Ledger
 from core.training import moments as moments_room
+from core.training import teacher as teacher_room
 from core.training import trainer, warmup
+from core.training.purse import Purse
 from core.training.state import TrainingState, load_newest, save_state
 from core.training.warmup import public_network
 from tests.core.tiny import make_dataset, make_plan
@@ -172,7 +175,7 @@ def test_steps_lost_with_the_state_stay_charged(
     assert (tuned.updates, tuned.steps_charged) == (0, STEPS)
 
 
-def test_a_resumed_run_draws_other_units(tmp_path, tune, monkeypatch):
+def test_a_run_begun_again_draws_other_units(tmp_path, tune, folder, monkeypatch):
     plan = make_plan(tmp_path)
     drawn = []
     before_sums(monkeypatch, lambda units: drawn.append(tuple(sorted(units.tolist()))))
@@ -180,6 +183,8 @@ def test_a_resumed_run_draws_other_units(tmp_path, tune, monkeypatch):
         torch.manual_seed(0)
         with pytest.raises(Stopped):
             tune(replace(plan, run=str(run)), stop_at(1))
+        for left in folder.glob("state-*"):
+            left.unlink()
     assert len(set(drawn)) > 1
 
 
@@ -265,6 +270,41 @@ def test_asked_to_stop_within_the_moments_it_stops_and_goes_on(
     tuned = tune(plan)
     assert counted(ledger, plan, dataset) == (2, STEPS)
     assert tuned.updates == STEPS
+
+
+@pytest.mark.parametrize(
+    ("kind", "place", "crashing"),
+    [
+        ("moments", moments_room, "unstack"),
+        ("moments", warmup, "_learn"),
+        ("central", warmup, "_learn"),
+        ("teacher", warmup, "_learn"),
+        ("steps", trainer, "_fill"),
+    ],
+)
+def test_what_the_ledger_does_not_hold_is_not_gone_on_from(
+    tune, tmp_path, dataset, folder, monkeypatch, kind, place, crashing
+):
+    """A copy of the folder meets a ledger that knows nothing, or less, of it."""
+    monkeypatch.setattr(teacher_room, "PSEUDO_IMAGES", 60)
+    with_teacher = kind == "teacher"
+    wishes = {kind: True} if kind != "steps" else {}
+    plan = make_plan(tmp_path, **wishes | {"moments": True} if with_teacher else wishes)
+    with monkeypatch.context() as patch:
+        patch.setattr(place, crashing, _crash)
+        with pytest.raises(KeyboardInterrupt):
+            tune(plan)
+    other = Ledger(tmp_path / "other" / "ledger.sqlite3")
+    if with_teacher:  # All but its last release.
+        for charge in plan.moments.charges():
+            Purse(plan, dataset.fingerprint, other).commit(charge)
+        for _ in range(plan.teacher.steps - 1):
+            Purse(plan, dataset.fingerprint, other).commit(plan.teacher.charge(1))
+    before = other.charged(dataset.fingerprint)
+    with pytest.raises(UserError, match="The ledger holds less than"):
+        trainer.fine_tune(plan, dataset, folder, other, device="cpu", watcher=Watcher())
+    assert other.charged(dataset.fingerprint) == before
+    other.close()
 
 
 def _crash(*_, **__):
