@@ -178,14 +178,19 @@ def _windows(resolution: int, grid: int, step: int) -> Tensor:
     return windows / windows.sum(dim=1, keepdim=True)
 
 
+def images_in_chunk(resolution: int) -> int:
+    """How many images are looked at together, by one worker."""
+    return max(1, CHUNK_PIXELS // resolution**2)
+
+
 def in_chunks(
     function: Callable[[Tensor], Tensor], images: Tensor, hardware: Hardware
 ) -> Tensor:
     """`function` of many images, a few at a time on every worker; rows in order.
 
     Args:
-        images: [n, …], n ≥ 1, the last two axes those of the pixels.
+        images: [n, …], n ≥ 1, the last two axes those of the pixels, of one length.
     """
-    size = max(1, CHUNK_PIXELS // (images.shape[-1] * images.shape[-2]))
+    size = images_in_chunk(images.shape[-1])
     with workers(hardware) as pool:
         return torch.cat(list(pool.map(function, images.split(size))))
