@@ -140,15 +140,15 @@ TEACHER_MUTANTS = (
     Mutant(
         name="the teacher begins anew after a crash",
         file=WARMUP,
-        correct="known = path.is_file()",
-        wrong="known = False",
+        correct="    if not path.is_file():\n        teacher = new",
+        wrong="    if True:\n        teacher = new",
         tests=(IN_RUN + "test_a_crash_loses_a_release_and_no_more",),
     ),
     Mutant(
         name="the teacher's releases pass for the moments",
         file=PURSE,
-        correct="c.batch_cap is None and c.noise_multiplier in noises",
-        wrong="c.batch_cap is None",
+        correct="if replace(c, count=1) in kinds",
+        wrong="if c.batch_cap is None",
         tests=(IN_RUN + "test_the_purse_tells_its_releases_from_the_moments",),
     ),
 )
