@@ -25,6 +25,7 @@ def refuse_unpaid(kept: int, charged: int, folder: Path) -> None:
     Raises:
         UserError: when there are more on disk.
     """
+    # PRIVACY: only what the ledger holds may be gone on from.
     if kept > charged:
         raise UserError(
             f"The ledger holds less than what was learned in {folder}: put back the "

@@ -97,6 +97,7 @@ def _read(path: Path, stamp: dict[str, str]) -> list[Tensor]:
     """What is kept under this stamp; nothing when it cannot be read."""
     try:
         with safe_open(path, framework="pt") as file:
+            # PRIVACY: sums of another run were charged to that one.
             if file.metadata() != stamp:
                 return []
             # Copied: what safetensors gives is the file itself, mapped to memory, and
