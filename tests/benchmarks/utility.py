@@ -3,7 +3,8 @@
 Every run is a whole job on public data that stand in for private ones; the accuracy is
 the mean of three classifiers trained on its synthetic images only and tested on real
 images that no run has seen. Nothing is chosen by that figure. What is done is kept
-(workspaces in OUT, figures in results/utility.json): started again, it goes on.
+(workspaces in OUT, figures in results/utility.json, a table beside them): started
+again, it goes on.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import mean
 
 import numpy as np
 
@@ -30,6 +30,7 @@ from core.evaluation.report import _held_out
 from core.events import Watcher
 from core.parallel import choose_hardware
 from core.workspace import Project, Workspace
+from tests.benchmarks.utility_table import page
 
 RESULTS = Path(__file__).parent / "results" / "utility.json"
 FASHION = "/usr/share/datasets/fashion-mnist"
@@ -110,7 +111,7 @@ def main() -> None:
         if re.search(options.only, run.name) and run.name not in known():
             with own_ledger(options.out):
                 keep(run.name, figures(run, options.out))
-    print(table())
+    print(write_table())
 
 
 @contextlib.contextmanager
@@ -233,22 +234,14 @@ def known() -> dict[str, dict]:
 def keep(name: str, found: dict) -> None:
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps(known() | {name: found}, indent=1) + "\n")
+    write_table()
 
 
-def table() -> str:
-    lines = [
-        "| data | recipe | ε | accuracy, mean of three | each | minutes | of CPU |",
-        "|--|--|--|--|--|--|--|",
-    ]
-    for found in known().values():
-        each = found["accuracies"]
-        lines.append(
-            f"| {found['data']} | {found['recipe']} | {found['epsilon'] or '–'} | "
-            f"{100 * mean(each.values()):.1f} | "
-            + ", ".join(f"{kind} {100 * share:.1f}" for kind, share in each.items())
-            + f" | {found.get('minutes', 0):.0f} | {found.get('CPU minutes', 0):.0f} |"
-        )
-    return "\n".join(lines)
+def write_table() -> str:
+    """Bring the table up to the figures; it is also given back."""
+    written = page(known().values())
+    RESULTS.with_suffix(".md").write_text(written, encoding="utf-8")
+    return written
 
 
 if __name__ == "__main__":
