@@ -16,12 +16,11 @@ DRAWS = 4
 """Independent normals summed into one: an observer who searches the floating-point
 outputs for its inputs faces the product of all (Holohan & Braghin 2021, sec. 5.1)."""
 
-PORTION = 2**20
-
 STATEMENT = (
     "Philox4x64-10, keyed with 128 bits from the operating system for every draw; keys "
     "are never stored, logged or replayed. Each noise value is half the sum of four "
-    "independent double-precision normals, rounded to single precision."
+    "independent double-precision normals, added in double precision; only the noisy "
+    "sum is rounded to single precision."
 )
 
 
@@ -32,18 +31,14 @@ def fresh_generator() -> np.random.Generator:
 
 
 def gaussian(size: int, standard_deviation: float) -> Tensor:
-    """Independent normals of mean 0: float32 [size], on the CPU.
+    """Independent normals of mean 0: float64 [size], on the CPU.
 
     Guarantee: fresh on every call, of the given standard deviation, drawn and summed in
-    double precision.
+    double precision, and not rounded: see `core.privacy.mechanism`.
     """
     generator = fresh_generator()
-    noise = np.empty(size, np.float32)
-    # In portions, so that double precision takes no memory to speak of.
-    for first in range(0, size, PORTION):
-        total = np.zeros(min(PORTION, size - first))
-        for _ in range(DRAWS):
-            total += generator.standard_normal(len(total))
-        total *= standard_deviation / DRAWS**0.5
-        noise[first : first + len(total)] = total
+    noise = np.zeros(size)
+    for _ in range(DRAWS):
+        noise += generator.standard_normal(size)
+    noise *= standard_deviation / DRAWS**0.5
     return torch.from_numpy(noise)

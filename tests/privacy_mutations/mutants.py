@@ -33,22 +33,22 @@ _NOISE = (
     Mutant(
         name="no noise",
         file=NOISE,
-        correct="total *= standard_deviation / DRAWS**0.5",
+        correct="noise *= standard_deviation / DRAWS**0.5",
         wrong="total *= 0",
         tests=("privacy/test_noise.py",),
     ),
     Mutant(
         name="noise one per cent too small",
         file=NOISE,
-        correct="total *= standard_deviation / DRAWS**0.5",
-        wrong="total *= 0.99 * standard_deviation / DRAWS**0.5",
+        correct="noise *= standard_deviation / DRAWS**0.5",
+        wrong="noise *= 0.99 * standard_deviation / DRAWS**0.5",
         tests=("privacy/test_noise.py",),
     ),
     Mutant(
         name="variance given for standard deviation",
         file=NOISE,
-        correct="total *= standard_deviation / DRAWS**0.5",
-        wrong="total *= standard_deviation**2 / DRAWS**0.5",
+        correct="noise *= standard_deviation / DRAWS**0.5",
+        wrong="noise *= standard_deviation**2 / DRAWS**0.5",
         tests=("privacy/test_noise.py",),
     ),
     Mutant(
@@ -75,31 +75,41 @@ _NOISE = (
     Mutant(
         name="one draw taken four times",
         file=NOISE,
-        correct="        for _ in range(DRAWS):\n"
-        "            total += generator.standard_normal(len(total))\n",
-        wrong="        total += DRAWS**0.5 * generator.standard_normal(len(total))\n",
+        correct="    for _ in range(DRAWS):\n"
+        "        noise += generator.standard_normal(size)\n",
+        wrong="    noise += DRAWS**0.5 * generator.standard_normal(size)\n",
         tests=("privacy/test_noise.py",),
     ),
     Mutant(
         name="every portion of the noise is alike",
-        file=NOISE,
-        correct="generator.standard_normal(len(total))",
-        wrong="np.random.Generator(np.random.Philox(size)).standard_normal(len(total))",
-        tests=("privacy/test_noise.py",),
+        file=MECHANISM,
+        correct="noise = gaussian(len(part), standard_deviation)",
+        wrong="noise = noise[: len(part)] if first else "
+        "gaussian(len(part), standard_deviation)",
+        tests=("privacy/test_mechanism.py::test_every_portion_has_noise_of_its_own",),
     ),
     Mutant(
         name="noise in half precision",
         file=NOISE,
         correct="return torch.from_numpy(noise)",
-        wrong="return torch.from_numpy(noise).bfloat16().float()",
+        wrong="return torch.from_numpy(noise).bfloat16().double()",
         tests=("privacy/test_noise.py",),
     ),
     Mutant(
         name="uniform noise of the right variance",
         file=NOISE,
-        correct="generator.standard_normal(len(total))",
-        wrong="(generator.random(len(total)) - 0.5) * 12**0.5",
+        correct="generator.standard_normal(size)",
+        wrong="(generator.random(size) - 0.5) * 12**0.5",
         tests=("privacy/test_noise.py",),
+    ),
+    Mutant(
+        name="noise in single precision",
+        file=NOISE,
+        correct="return torch.from_numpy(noise)",
+        wrong="return torch.from_numpy(noise).float()",
+        tests=(
+            "privacy/test_mechanism.py::test_the_last_digits_do_not_tell_neighbours",
+        ),
     ),
 )
 
@@ -203,23 +213,22 @@ _MECHANISM = (
     Mutant(
         name="noise only where the sum is not zero",
         file=MECHANISM,
-        correct="return (total + noise.to(total.device)).to(torch.float32)",
-        wrong="return torch.where(total == 0, total, total + noise)",
+        correct="= part + noise",
+        wrong="= torch.where(part == 0, part, part + noise)",
         tests=("privacy/test_mechanism.py",),
     ),
     Mutant(
         name="noise added twice",
         file=MECHANISM,
-        correct="return (total + noise.to(total.device)).to(torch.float32)",
-        wrong="return total + noise + gaussian(total.numel(), standard_deviation)"
-        ".view(total.shape)",
+        correct="= part + noise",
+        wrong="= part + noise + gaussian(len(part), standard_deviation)",
         tests=("privacy/test_mechanism.py",),
     ),
     Mutant(
         name="the sum is rounded before its noise",
         file=MECHANISM,
-        correct="return (total + noise.to(total.device)).to(torch.float32)",
-        wrong="return total.to(torch.float32) + noise.to(total.device)",
+        correct="flat[first : first + PORTION].double()",
+        wrong="flat[first : first + PORTION].float()",
         tests=("privacy/test_mechanism.py::test_the_noise_comes_before_the_rounding",),
     ),
     Mutant(
