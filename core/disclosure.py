@@ -10,10 +10,11 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 
 from core.checkpoints.cards import CheckpointCard
+from core.data.options import LEAVE_OUT, OWN_UNIT
 from core.diffusion.adapters import ALL
 from core.diffusion.samplers import STILL
 from core.privacy.accounting import FINE, Charge
-from core.privacy.budget import UnitKind
+from core.privacy.budget import PrivacyUnit, UnitKind
 from core.privacy.noise import STATEMENT
 from core.release import AuditFacts
 from core.synthesis.quotas import PATIENCE
@@ -28,6 +29,15 @@ _CACHES = {
     "in the system's keyring",
     "memory": "decoded images are kept in memory only",
 }
+CROSS_CHECKS = {
+    "accountant": "dp-accounting PLD, as its authors compose it",
+    "result": "evaluated for the same events before anything was charged: both figures "
+    "kept the budget, else nothing would have been planned",
+}
+FITNESS = (
+    "before the first step, on random numbers: no layer mixes the images of a batch, "
+    "and the loss of a unit depends on no other and is the same alone as beside others"
+)
 PACKAGES = ("torch", "diffusers", "dp-accounting", "numpy", "safetensors", "pillow")
 
 
@@ -93,6 +103,7 @@ def audit_facts(
     lifetime_epsilon: float,
     lifetime_runs: int,
     sealed_head: str,
+    unit_column: str = "",
     unnamed: tuple[int, ...] | None = None,
 ) -> AuditFacts:
     """The facts of one release; all of them may be published.
@@ -100,22 +111,10 @@ def audit_facts(
     Args:
         sealed_head: Of the ledger, as `spending.sealed_head` gives it; never the head
             itself.
+        unit_column: What the column of the units is called, "" where none is known.
         unnamed: As `SyntheticSet` has it: post-processing of what was released.
     """
     recipe, mechanism, unit = plan.recipe, plan.mechanism, plan.budget.unit
-    names = ["central images: noisy class means of Poisson draws"]
-    names = names if plan.central else []
-    names += ["noisy class means", "noisy class covariances"] if plan.moments else []
-    if plan.moments and plan.moments.cells:
-        names += ["noisy means of cells within the classes", "noisy cell covariances"]
-    if plan.moments and plan.moments.features:
-        names.append("noisy means and squares of the classes' wavelet features")
-        if plan.moments.features.cells > 1:
-            names.append("noisy means and squares of the same in cells of the classes")
-    if plan.teacher:
-        names.append("private teacher: noisy gradients over all records")
-    names += ["DP-SGD steps"] if mechanism else []
-    patient = unit.kind is UnitKind.PATIENT
     return AuditFacts(
         title=project.title,
         tool_version=version_of("sfumato"),
@@ -130,17 +129,13 @@ def audit_facts(
         steps_completed=updates,
         unit=unit.kind.value,
         max_images_per_unit=unit.max_images_per_unit,
-        unit_definition=(
-            "All images with the same value in the data set's grouping column belong "
-            "to one unit."
-            if patient
-            else "Every image is a unit of its own."
-        ),
+        unit_definition=unit_definition(unit, unit_column),
+        units_without_key_policy=without_unit(unit, project),
         contribution_rule=contribution_rule(plan),
         relation=plan.budget.relation.value,
         events=tuple(
             describe(charge, what)
-            for charge, what in zip(plan.charges(), names, strict=True)
+            for charge, what in zip(plan.charges(), charge_names(plan), strict=True)
         ),
         clip_norm=mechanism.clip_norm if mechanism else None,
         divisor=mechanism.divisor if mechanism else None,
@@ -154,6 +149,7 @@ def audit_facts(
             "discretisation": FINE,
             "estimate": "pessimistic",
         },
+        cross_checks=CROSS_CHECKS,
         lifetime_epsilon=lifetime_epsilon,
         lifetime_runs=lifetime_runs,
         ledger={
@@ -174,6 +170,7 @@ def audit_facts(
         trainable_parameters=trainable_parameters,
         frozen_parts=frozen_parts(recipe),
         adapters=adapters(recipe),
+        forbidden_layers_check=FITNESS,
         normalisation_constants={
             "pixel_scale": "x / 127.5 − 1",
             "origin": "range of 8-bit pixels, not fitted to any data",
@@ -198,7 +195,7 @@ def audit_facts(
             "Built to run without a network: no feature sends or fetches anything. "
             "Connections were not monitored."
         ),
-        hyperparameter_tuning="none on these data by this run; recipe fixed beforehand",
+        hyperparameter_tuning=tuning(lifetime_runs),
         operator_views=(
             "counts and problems of the private images, at the operator's choice",
             "accuracies measured on private images after training",
@@ -220,6 +217,56 @@ def audit_facts(
         images_per_class=recipe.images_per_class,
         image_size=(plan.resolution, plan.resolution),
         colour="grey" if plan.image_channels == 1 else "RGB",
+    )
+
+
+def charge_names(plan: Plan) -> tuple[str, ...]:
+    """What each of the plan's charges pays for, in the order of `Plan.charges`."""
+    moments = plan.moments
+    features = moments.features if moments else None
+    parts = (
+        (plan.central, "central images: noisy class means of Poisson draws"),
+        (moments, "noisy class means"),
+        (moments, "noisy class covariances"),
+        (moments and moments.cells, "noisy means of cells within the classes"),
+        (moments and moments.cells, "noisy cell covariances"),
+        (features, "noisy means and squares of the classes' wavelet features"),
+        (
+            features and features.cells > 1,
+            "noisy means and squares of the same in cells of the classes",
+        ),
+        (plan.teacher, "private teacher: noisy gradients over all records"),
+        (plan.mechanism, "DP-SGD steps"),
+    )
+    return tuple(name for there, name in parts if there)
+
+
+def unit_definition(unit: PrivacyUnit, column: str) -> str:
+    """Which images belong together, by the column that says so."""
+    if unit.kind is UnitKind.IMAGE:
+        return "Every image is a unit of its own."
+    named = f"column {column!r} of the data set" if column else "grouping column"
+    return f"All images with the same value in the {named} belong to one unit."
+
+
+def without_unit(unit: PrivacyUnit, project: Project) -> str | None:
+    """What became of images whose patient is not told; field 24."""
+    if unit.kind is UnitKind.IMAGE:
+        return None
+    return {
+        OWN_UNIT: "each image without a patient counts as one of its own: who has "
+        "several such images is protected less than the bound says",
+        LEAVE_OUT: "images without a patient are left out",
+    }.get(project.missing_unit, "every image has a patient: others are refused")
+
+
+def tuning(lifetime_runs: int) -> str:
+    """Whether results on these data could have led to the settings; field 50."""
+    if lifetime_runs <= 1:
+        return "none on these data: this is the first run that was charged to them"
+    return (
+        "not by this run; earlier runs were made on these data (field 49), and whether "
+        "their internal figures led to these settings is not covered by the bound"
     )
 
 

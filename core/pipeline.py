@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 
 from core.data import ImageDataset, ReadOptions, delete_cache, load, parse_options
-from core.data.options import FINER_THAN_PATIENTS
+from core.data.options import finer_than_patients
 from core.disclosure import audit_facts
 from core.errors import UserError
 from core.evaluation import report
@@ -68,7 +68,10 @@ __all__ = [
 ]  # fmt: skip
 
 CACHES = ("disk", "encrypted", "memory")
-_AFTER_PLAN = ("training", "samples", "utility", "release")
+PUBLISHED = "utility-published"
+"""The stage that keeps what a published classifier's settings measured."""
+_AFTER_SAMPLES = ("utility", PUBLISHED, "release")
+_AFTER_PLAN = ("training", "samples", *_AFTER_SAMPLES)
 _FREE_WISHES = ("images_per_class", "title", "device", "source", "classes", "cache",
                 "overlap_reason")  # fmt: skip
 """Wishes that may change after training without a new run and a new expense.
@@ -99,7 +102,8 @@ def load_dataset(
         matters=lambda fingerprint: _was_spent_on(workspace, fingerprint),
         watcher=watcher,
     )
-    workspace.finish("dataset", {"fingerprint": dataset.fingerprint})
+    about = {"fingerprint": dataset.fingerprint, "unit_column": dataset.unit_column}
+    workspace.finish("dataset", about)
     return dataset
 
 
@@ -149,7 +153,7 @@ def make_plan(
             return replace(plan, recipe=replace(plan.recipe, images_per_class=number))
         _refuse_if_spent(workspace, kept, changed)
     # PRIVACY: the promise speaks of patients, so no smaller unit may stand for them.
-    if project.unit == "patient" and dataset.unit_column in FINER_THAN_PATIENTS:
+    if project.unit == "patient" and finer_than_patients(dataset.unit_column):
         raise UserError(
             f"The images are grouped by {dataset.unit_column}, and one patient may "
             f"have several: to protect patients, declare another unit column than "
@@ -225,9 +229,11 @@ def synthesise(workspace: Workspace, plan: Plan, watcher: Watcher) -> SyntheticS
     workspace.result("training")
     hardware, number = choose_hardware(_device(workspace)), plan.recipe.images_per_class
     if workspace.finished("samples"):
-        # Until they are as many as is wished, nobody may take them for a whole set.
+        # Until they are as many as is wished, nobody may take them for a whole set, nor
+        # what was measured on, or written of, the others for theirs.
         if workspace.result("samples")["per_class"] != number:
-            workspace.reopen("samples")
+            for stage in ("samples", *_AFTER_SAMPLES):
+                workspace.reopen(stage)
     synthetic = sampling.synthesise(
         workspace.folder("samples"),
         class_names=plan.class_names,
@@ -294,11 +300,11 @@ def evaluate(
         recipe: A published classifier's settings; None for our own.
     """
     synthetic = _synthetic(workspace, plan)
-    stamp = {"per_class": synthetic.per_class, "run": plan.run}
-    if recipe is not None:
-        stamp["classifier"] = str(recipe)
-    if workspace.finished("utility"):
-        kept = workspace.result("utility")
+    stamp = report.stamp(per_class=synthetic.per_class, run=plan.run, recipe=recipe)
+    # A published one's figures do not stand for our own.
+    stage = PUBLISHED if recipe else "utility"
+    if workspace.finished(stage):
+        kept = workspace.result(stage)
         if kept["of"] == stamp:
             return UtilityReport.from_json(kept["report"])
     images, labels = synthetic.read()
@@ -312,7 +318,7 @@ def evaluate(
         recipe=recipe,
         learn=train_privately if recipe and recipe.private else train_published,
     )
-    workspace.finish("utility", {"report": result.to_json(), "of": stamp})
+    workspace.finish(stage, {"report": result.to_json(), "of": stamp})
     return result
 
 
@@ -330,9 +336,9 @@ def export(
     training = workspace.result("training")
     workspace.folder("release")  # The usual destination lies in it.
     synthetic = _synthetic(workspace, plan)
-    fingerprint = workspace.result("dataset")["fingerprint"]
+    about = workspace.result("dataset")
     with open_ledger(workspace) as ledger:
-        spent = spending_so_far(ledger, plan, fingerprint)
+        spent = spending_so_far(ledger, plan, about["fingerprint"])
         head = sealed_head(workspace, ledger.head())
     facts = audit_facts(
         plan,
@@ -348,6 +354,8 @@ def export(
         lifetime_epsilon=spent.of_all,
         lifetime_runs=spent.runs,
         sealed_head=head,
+        # An older version did not keep it.
+        unit_column=about.get("unit_column", project.unit_column),
         unnamed=synthetic.unnamed,
     )
     release = export_release(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from core import pipeline
 from core.data import delete_cache
+from core.data.dataset import Split
 from core.errors import UserError
 from core.evaluation.recipe import load_classifier
 from core.evaluation.report import CHANCE, REAL, SYNTHETIC, UtilityReport
@@ -15,6 +16,7 @@ from core.parallel import choose_hardware
 from core.pipeline import Plan, Release, SyntheticSet
 from core.recipe_files import check_wishes
 from core.release import Verification, verify
+from core.release.dataset import check_destination
 from core.training.plan import plan_from_facts
 from core.training.wishes import read_budget, read_recipe
 from core.workspace import Project, Workspace
@@ -26,7 +28,7 @@ class Outcome:
 
     release: Release
     plan: Plan
-    utility: UtilityReport
+    utility: UtilityReport | None
     verification: Verification
 
     def to_json(self) -> dict:
@@ -38,13 +40,11 @@ class Outcome:
             "delta": self.plan.budget.delta,
             "unit": self.plan.budget.unit.kind.value,
             "verified": self.verification.holds,
-            "internal": self.utility.to_json(),
+            "internal": self.utility.to_json() if self.utility else None,
         }
 
     def text(self) -> str:
         """The outcome in a few lines."""
-        shares = [self.utility.value(name) for name in (SYNTHETIC, REAL, CHANCE)]
-        synthetic, real, chance = (f"{100 * share:.1f} %" for share in shares)
         holds = "holds" if self.verification.holds else "DOES NOT HOLD"
         return "\n".join(
             (
@@ -53,12 +53,21 @@ class Outcome:
                 f"Promise:  {self.plan.sentence()}",
                 f"Check:    every hash and the ε recomputed from σ, q and T {holds}",
                 "",
-                "Internal figures, computed on private images; do not publish:",
-                f"  a classifier trained on the synthetic images only: {synthetic}",
-                f"  the same classifier trained on the real images:    {real}",
-                f"  always naming the commonest class (chance):        {chance}",
-                f"  tested on {self.utility.tested_on}",
+                *self._usefulness(),
             )
+        )
+
+    def _usefulness(self) -> tuple[str, ...]:
+        if self.utility is None:
+            return ("Usefulness: not measured, no images are held out to test on.",)
+        shares = [self.utility.value(name) for name in (SYNTHETIC, REAL, CHANCE)]
+        synthetic, real, chance = (f"{100 * share:.1f} %" for share in shares)
+        return (
+            "Internal figures, computed on private images; do not publish:",
+            f"  a classifier trained on the synthetic images only: {synthetic}",
+            f"  the same classifier trained on the real images:    {real}",
+            f"  always naming the commonest class (chance):        {chance}",
+            f"  tested on {self.utility.tested_on}",
         )
 
 
@@ -72,12 +81,12 @@ def run_project(
     """
     if not project.source:
         raise UserError("Name the folder of images with --source.")
-    if release.exists() and any(release.iterdir()):
-        raise UserError(
-            f"The folder {release} is not empty: name another with --release."
-        )
+    workspace.folder("release")  # The usual destination lies in it.
+    check_destination(release.expanduser())
     # Cheap checks first: a mistake must not replace good wishes, or cost a long read.
-    read_budget(project), read_recipe(project), choose_hardware(project.device)
+    read_budget(project)
+    read_recipe(project)
+    choose_hardware(project.device)
     pipeline.declarations(project)
     workspace.save_project(project)
     dataset = pipeline.load_dataset(workspace, project, watcher)
@@ -85,7 +94,9 @@ def run_project(
     print(plan.sentence())
     pipeline.fine_tune(workspace, plan, dataset, watcher)
     pipeline.synthesise(workspace, plan, watcher)
-    utility = pipeline.evaluate(workspace, plan, dataset, watcher)
+    utility = None
+    if len(dataset.subset(Split.HELD_OUT)):
+        utility = pipeline.evaluate(workspace, plan, dataset, watcher)
     written = pipeline.export(workspace, plan, release, watcher)
     return Outcome(
         release=written,
@@ -160,8 +171,6 @@ def _project(workspace: Workspace) -> Project:
 
 def _planned(workspace: Workspace, project: Project) -> Plan:
     """The plan that was trained, with the wished size of the synthetic data set."""
-    from dataclasses import replace
-
     plan = plan_from_facts(workspace.result("plan")["plan"])
     number = project.images_per_class or plan.recipe.images_per_class
     return replace(plan, recipe=replace(plan.recipe, images_per_class=number))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Final
 
@@ -9,8 +10,12 @@ from core.errors import UserError
 
 OWN_UNIT: Final = "own_unit"
 LEAVE_OUT: Final = "leave_out"
-FINER_THAN_PATIENTS: Final = ("slide", "wsi", "study", "series")
-"""Units that layouts name by themselves, of which one patient may have several."""
+_PERSONS: Final = ("patient", "subject", "participant", "person", "donor")
+_FINER: Final = (
+    "slide", "wsi", "study", "series", "visit", "lesion", "scan", "exam", "image",
+    "file", "tile", "patch", "specimen", "biopsy", "accession", "acquisition",
+    "session", "encounter", "episode", "instance",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +67,18 @@ class ReadOptions:
             )
         if len(set(self.classes)) < len(self.classes):
             raise UserError("A class is declared twice: name each class once.")
+
+
+def finer_than_patients(unit_column: str) -> bool:
+    """Whether a column names, by its words, what one patient may have several of.
+
+    A word that names a person decides before all others ("study_subject").
+    """
+    parted = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", unit_column)
+    words = re.findall(r"[a-z]+", parted.casefold())
+    if any(word.startswith(_PERSONS) for word in words):
+        return False
+    return any(word.startswith(_FINER) for word in words)
 
 
 def choose_unit(options: ReadOptions, known: tuple[str, ...]) -> str:

@@ -37,6 +37,7 @@ FIXED_TIME = 315_532_800
 """1980-01-01 UTC, of every exported file: file times tell how long a run took."""
 
 SUMS = "SHA256SUMS"
+TABLE = "metadata.csv"
 _MODES = {"grey": "L", "RGB": "RGB"}
 _RESERVED = re.compile(r"(?:con|prn|aux|nul|com\d|lpt\d)(?:\..*)?", re.IGNORECASE)
 
@@ -81,13 +82,13 @@ def export_release(
     destination = Path(destination).absolute()
     check_facts(facts)
     sources = _sources(facts, class_folders)
-    _check_destination(destination)
+    check_destination(destination)
     name = f".{destination.name}.partial-{secrets.token_hex(4)}"
     partial = destination.with_name(name)
     try:
         partial.mkdir()
         digests = _write_images(facts, sources, partial, watcher)
-        audit = build_audit(facts, _content_hashes(digests))
+        audit = build_audit(facts, content_hashes(digests))
         watcher.progress("Writing the report", 0, 1)
         _write_documents(facts, audit, partial, digests)
         _settle(partial)
@@ -106,16 +107,19 @@ def export_release(
 def folder_names(class_names: tuple[str, ...]) -> tuple[str, ...]:
     """A folder name for each class: `[A-Za-z0-9 _.-]`, distinct on every system."""
     names: list[str] = []
+    taken: set[str] = set()
+    following: dict[str, int] = {}
     for label, class_name in enumerate(class_names):
         plain = unicodedata.normalize("NFKD", class_name)
         plain = plain.encode("ascii", "ignore").decode()
         plain = re.sub(r"[^A-Za-z0-9 _.-]+", "_", plain)[:56].strip(" _.-")
         if not plain or _RESERVED.fullmatch(plain):
             plain = f"class {label}"
-        taken = {name.lower() for name in names}
-        name, number = plain, 2
+        name, number = plain, following.get(plain.lower(), 2)
         while name.lower() in taken:
             name, number = f"{plain}-{number}", number + 1
+        following[plain.lower()] = number
+        taken.add(name.lower())
         names.append(name)
     return tuple(names)
 
@@ -123,6 +127,29 @@ def folder_names(class_names: tuple[str, ...]) -> tuple[str, ...]:
 def csv_cell(text: str) -> str:
     """Text that no spreadsheet takes for a formula (OWASP ASVS 1.2.10)."""
     return f"'{text}" if text[:1] in set("=+-@\t\r\0") else text
+
+
+def image_files(
+    class_names: tuple[str, ...], images_per_class: int
+) -> list[tuple[str, int]]:
+    """(path, label) of every image of a release, class by class."""
+    return [
+        (f"images/{folder}/{number:06d}.png", label)
+        for label, folder in enumerate(folder_names(class_names))
+        for number in range(images_per_class)
+    ]
+
+
+def metadata(class_names: tuple[str, ...], images_per_class: int) -> str:
+    """The text of metadata.csv."""
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(("file_name", "label", "class_name"))
+    writer.writerows(
+        (path, label, csv_cell(class_names[label]))
+        for path, label in image_files(class_names, images_per_class)
+    )
+    return table.getvalue()
 
 
 def hash_list(digests: Mapping[str, str]) -> str:
@@ -146,7 +173,12 @@ def _sources(facts: AuditFacts, folders: tuple[Path, ...]) -> list[list[Path]]:
     return sources
 
 
-def _check_destination(destination: Path) -> None:
+def check_destination(destination: Path) -> None:
+    """Refuse a place where no release can be written.
+
+    Raises:
+        UserError: when something is there already, or the folder above is not.
+    """
     try:
         if destination.is_symlink() or (
             destination.exists()
@@ -170,22 +202,19 @@ def _write_images(
 ) -> dict[str, str]:
     """Write images/ and metadata.csv; give back path → SHA-256."""
     digests: dict[str, str] = {}
-    table = io.StringIO()
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(("file_name", "label", "class_name"))
     total = sum(map(len, sources))
     folders = folder_names(facts.class_names)
-    for label, (folder, files) in enumerate(zip(folders, sources, strict=True)):
+    for folder, files in zip(folders, sources, strict=True):
         (partial / "images" / folder).mkdir(parents=True)
         for number, file in enumerate(files):
             path = f"images/{folder}/{number:06d}.png"
             _write(partial, path, png.encode(_pixels(file, facts)), digests)
-            writer.writerow((path, label, csv_cell(facts.class_names[label])))
             if len(digests) % 100 == 0:
                 watcher.stop_if_requested()
                 watcher.progress("Exporting images", len(digests), total)
     watcher.progress("Exporting images", total, total)
-    _write(partial, "metadata.csv", table.getvalue().encode(), digests)
+    table = metadata(facts.class_names, facts.images_per_class)
+    _write(partial, TABLE, table.encode(), digests)
     return digests
 
 
@@ -209,7 +238,8 @@ def _pixels(file: Path, facts: AuditFacts) -> Any:
     return pixels
 
 
-def _content_hashes(digests: Mapping[str, str]) -> dict[str, Any]:
+def content_hashes(digests: Mapping[str, str]) -> dict[str, Any]:
+    """Field 6, of path → digest of the images and the table."""
     listed = hash_list(digests)
     return {
         "algorithm": "SHA-256",

@@ -163,6 +163,11 @@ def make_plan(
         )
     if recipe.teacher_share or recipe.moment_features_share:
         check_resolution(project.resolution)
+    if card and image_channels > card.image_channels:
+        raise UserError(
+            f"The checkpoint {card.name!r} draws grey images only: declare the images "
+            "grey (--grey), or choose another checkpoint."
+        )
     if card and not told_overlap(project, card)[0]:
         raise UserError(
             f"Say whether the checkpoint {card.name!r} could have been trained on "

@@ -243,10 +243,22 @@ def test_another_window_is_another_run_but_the_order_of_classes_is_not(planned):
     assert planned(window="0,9")[1].run != run
 
 
-@pytest.mark.parametrize("unit", ["slide", "wsi", "study", "series"])
+@pytest.mark.parametrize(
+    "unit",
+    ["slide", "wsi", "study", "series", "Slide", "slide_id", "SlideID", "slideid",
+     "WSI", "StudyInstanceUID", "visit", "lesion id", "image"],
+)  # fmt: skip
 def test_no_smaller_unit_stands_for_a_patient(planned, unit):
     with pytest.raises(UserError, match=f"grouped by {unit}"):
         planned(unit="patient", dataset=replace(make_dataset(), unit_column=unit))
+
+
+@pytest.mark.parametrize(
+    "unit", ["patient", "PatientID", "study_subject", "subject", "hospital", "unit", ""]
+)
+def test_a_patient_or_more_stands_for_a_patient(planned, unit):
+    grouped = replace(make_dataset(patients=10), unit_column=unit)
+    assert planned(unit="patient", dataset=grouped)
 
 
 @pytest.mark.parametrize(
@@ -255,10 +267,24 @@ def test_no_smaller_unit_stands_for_a_patient(planned, unit):
         ({}, "label_source", "class list confirmed by the custodian"),
         ({}, "preprocessing", "decoded to 8 bits per channel"),
         ({"window": "-160,240"}, "preprocessing", "values from -160 to 240"),
+        ({}, "unit_definition", "Every image is a unit"),
+        ({"unit": "patient"}, "unit_definition", "the column 'Case no.' of"),
+        ({"unit": "patient"}, "units_without_key_policy", "others are refused"),
+        (
+            {"unit": "patient", "missing_unit": "own_unit"},
+            "units_without_key_policy",
+            "protected less than the bound says",
+        ),
+        (
+            {"unit": "patient", "missing_unit": "leave_out"},
+            "units_without_key_policy",
+            "images without a patient are left out",
+        ),
     ],
 )
 def test_the_audit_says_what_was_declared(planned, changes, field, said):
-    project, plan = planned(**changes)
+    patients = 10 if "unit" in changes else 0
+    project, plan = planned(make_dataset(patients=patients), **changes)
     facts = audit_facts(
         plan,
         project,
@@ -269,6 +295,7 @@ def test_the_audit_says_what_was_declared(planned, changes, field, said):
         lifetime_epsilon=0.1,
         lifetime_runs=1,
         sealed_head="0" * 64,
+        unit_column="Case no.",
     )
     text = str(getattr(facts, field))
     assert said in text

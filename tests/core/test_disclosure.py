@@ -30,11 +30,22 @@ def stated(plan, project: Project | None = None, **more) -> dict:
         steps_charged=plan.mechanism.steps,
         epsilon_charged=0.5,
         lifetime_epsilon=0.5,
-        lifetime_runs=1,
-        sealed_head="0" * 64,
-        **more,
+        **{"lifetime_runs": 1, "sealed_head": "0" * 64} | more,
     )
     return build_audit(facts, {"a.png": "0" * 64})
+
+
+def test_the_report_says_that_earlier_runs_may_have_led_to_the_settings(tmp_path):
+    plan = make_plan(tmp_path)
+    assert "first run" in stated(plan)["hyperparameter_tuning"]
+    said = stated(plan, lifetime_runs=2)["hyperparameter_tuning"]
+    assert "earlier runs" in said and "not covered by the bound" in said
+
+
+def test_the_report_leaves_out_nothing_that_a_run_knows(tmp_path):
+    for plan in (make_plan(tmp_path), make_plan(tmp_path, moments=True, teacher=True)):
+        missing = stated(plan)["not_yet_reported"]
+        assert not {24, 41, 46} & {entry["field"] for entry in missing}
 
 
 def test_the_report_states_views_guidance_and_churn(tmp_path):

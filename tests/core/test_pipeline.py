@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -18,7 +20,13 @@ from core.spending import SEAL, open_ledger, sealed_head
 from core.synthesis import drawing, sampling
 from core.training import purse
 from core.workspace import Project, Workspace
-from tests.core.tiny import make_checkpoint, make_dataset, write_recipe
+from tests.core.tiny import (
+    CONFIG,
+    make_checkpoint,
+    make_dataset,
+    make_network,
+    write_recipe,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
@@ -226,6 +234,46 @@ def test_a_smaller_set_than_before_can_be_released(
     assert pipeline.synthesise(workspace, fewer, Watcher()).per_class == 2
     release = pipeline.export(workspace, fewer, tmp_path / "release", Watcher())
     assert len(list(release.folder.rglob("*.png"))) == 2 * 2
+
+
+def test_other_images_have_no_figures_and_no_release_yet(
+    workspace, project, tmp_path, monkeypatch
+):
+    data, plan = make_dataset(held_out=8), planned(workspace, project)
+    workspace.save_project(project)
+    workspace.finish("dataset", {"fingerprint": data.fingerprint})
+    pipeline.fine_tune(workspace, plan, data, Watcher())
+    pipeline.synthesise(workspace, plan, Watcher())
+    pipeline.evaluate(workspace, plan, data, Watcher())
+    pipeline.export(workspace, plan, tmp_path / "release", Watcher())
+    assert workspace.finished("utility") and workspace.finished("release")
+    fewer = replace(plan, recipe=replace(plan.recipe, images_per_class=2))
+    pipeline.synthesise(workspace, fewer, Watcher())
+    assert not workspace.finished("utility") and not workspace.finished("release")
+
+
+def test_a_published_classifiers_figures_do_not_replace_our_own(
+    workspace, project, monkeypatch
+):
+    data, plan = make_dataset(held_out=8), planned(workspace, project)
+    pipeline.fine_tune(workspace, plan, data, Watcher())
+    pipeline.synthesise(workspace, plan, Watcher())
+    ours = pipeline.evaluate(workspace, plan, data, Watcher())
+    theirs = replace(ours, tested_on="others")
+    published = SimpleNamespace(private=False)
+    monkeypatch.setattr(pipeline.report, "evaluate", lambda *_, **__: theirs)
+    again = partial(pipeline.evaluate, workspace, plan, data, Watcher())
+    assert again(recipe=published) == theirs
+    monkeypatch.delattr(pipeline.report, "evaluate")  # What is kept is not measured.
+    assert again(recipe=published) == theirs and again() == ours
+
+
+def test_colour_images_are_not_given_to_a_grey_network(workspace, project, tmp_path):
+    grey = replace(CONFIG, image_channels=1)
+    make_checkpoint(tmp_path / "grey", make_network(grey))
+    with pytest.raises(UserError, match="draws grey images only"):
+        planned(workspace, project.changed(checkpoint=str(tmp_path / "grey")))
+    assert not workspace.finished("plan")
 
 
 def rolled_back(home, kept):

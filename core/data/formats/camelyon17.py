@@ -10,6 +10,7 @@ import numpy as np
 
 from core.data.dataset import Problem
 from core.data.formats.base import Index
+from core.data.formats.listed import check_same_unit
 from core.data.options import ReadOptions, choose_unit
 from core.data.paths import escapes
 from core.data.reading import FileImages
@@ -68,13 +69,15 @@ class Camelyon17:
         rows = read_table(table, root, COLUMNS)
         column = UNIT_COLUMNS[choose_unit(options, tuple(UNIT_COLUMNS))]
         paths, groups, labels, splits = [], [], [], []
-        seen: set[str] = set()
+        seen: dict[str, str] = {}
         problems = []
         for number, row in enumerate(rows, start=2):
             _check(row, number)
             patient, node, x, y, tumor, _, center, split = row
             file = patch_path(patient, node, x, y)
+            group = row[COLUMNS.index(column)]
             if file in seen:
+                check_same_unit(file, seen[file], group, f"metadata.csv, row {number},")
                 problems.append(
                     Problem(
                         path=file,
@@ -84,9 +87,9 @@ class Camelyon17:
                     )
                 )
                 continue
-            seen.add(file)
+            seen[file] = group
             paths.append(file)
-            groups.append(row[COLUMNS.index(column)])
+            groups.append(group)
             labels.append(int(tumor))
             splits.append(_OUT_OF_DISTRIBUTION.get(int(center), int(split)))
         return Index(

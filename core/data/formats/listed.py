@@ -112,7 +112,7 @@ def index_of_rows(
     unit_choices: tuple[str, ...] = (),
     has_splits: bool = False,
 ) -> Index:
-    """The records of a table; an image that is listed twice counts once.
+    """The records of a table; an image that is listed twice, of one unit, counts once.
 
     Args:
         rows: In the order of the table.
@@ -124,17 +124,19 @@ def index_of_rows(
         has_splits: Whether the layout has held-out splits (`splitting`).
 
     Raises:
-        UserError: If a path leads out of the folder, or a split has an unknown name.
+        UserError: If a path leads out of the folder, a split has an unknown name, or an
+            image is listed for two units.
     """
     paths, labels, units, splits = [], [], [], []
     problems: list[Problem] = []
-    seen: set[str] = set()
+    seen: dict[str, str] = {}
     for row in rows:
         path = _checked_path(row)
         if path in seen:
+            check_same_unit(path, seen[path], row.unit, row.where)
             problems.append(_left_out(path, "listed twice", row))
             continue
-        seen.add(path)
+        seen[path] = row.unit
         if not row.label:
             problems.append(_left_out(path, "no class", row))
             continue
@@ -158,6 +160,20 @@ def index_of_rows(
         problems=tuple(problems),
     )
     return with_dicom_headers(index, options)
+
+
+def check_same_unit(path: str, first: str, second: str, where: str) -> None:
+    """An image of two units would be in the sum or not as the other unit is present.
+
+    Raises:
+        UserError: If the units differ.
+    """
+    # PRIVACY: a unit's presence must not change what another one contributes.
+    if first != second:
+        raise UserError(
+            f"{where} lists {path} again, for {second!r} instead of {first!r}: an "
+            "image must not belong to two patients; correct the table."
+        )
 
 
 _WHY: Final = {

@@ -154,6 +154,19 @@ def test_lines_without_a_class_and_second_lines_are_left_out(tmp_path):
     assert kinds == {("3.png", "no class"), ("0.png", "listed twice")}
 
 
+def test_an_image_must_not_belong_to_two_patients(tmp_path):
+    """Whether it counts for one would depend on whether the other is there."""
+    root = tmp_path / "d"
+    paths = images(root)
+    rows = [[path, "ab"[n % 2], n // 3] for n, path in enumerate(paths)]
+    header = ["path", "label", "patient"]
+    write_csv(root / "manifest.csv", [header, *rows, [f"./{paths[4]}", "a", 1]])
+    assert len(load(root, tmp_path / "cache")) == 12
+    write_csv(root / "manifest.csv", [header, *rows, [f"./{paths[4]}", "a", 7]])
+    with pytest.raises(UserError, match=r"Row 14 .*4\.png again, for '7' instead"):
+        inspect(root)
+
+
 def test_an_unknown_split_is_named(tmp_path):
     root = tmp_path / "d"
     rows = [[path, "ab"[n % 2], "fold3"] for n, path in enumerate(images(root))]
