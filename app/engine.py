@@ -6,6 +6,7 @@ opening the window imports no torch, and a test can stand in for the engine.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -72,6 +73,9 @@ class Engine(Protocol):
     def synthesise(
         self, workspace: Workspace, plan: Plan, watcher: Watcher
     ) -> SyntheticSet: ...
+    def drawn(self, workspace: Workspace, plan: Plan, watcher: Watcher) -> SyntheticSet:
+        """The images of a finished project, as many as there are; draws no more."""
+
     def evaluate(
         self,
         workspace: Workspace,
@@ -79,6 +83,11 @@ class Engine(Protocol):
         dataset: ImageDataset,
         watcher: Watcher,
     ) -> UtilityReport: ...
+    def measured(
+        self, workspace: Workspace, plan: Plan, samples: SyntheticSet
+    ) -> UtilityReport | None:
+        """What was measured of these images before; measures nothing."""
+
     def export(
         self, workspace: Workspace, plan: Plan, destination: Path, watcher: Watcher
     ) -> Release: ...
@@ -212,6 +221,11 @@ class PipelineEngine:
 
         return pipeline.synthesise(workspace, plan, watcher)
 
+    def drawn(self, workspace: Workspace, plan: Plan, watcher: Watcher) -> SyntheticSet:
+        number = workspace.result("samples")["per_class"]
+        recipe = replace(plan.recipe, images_per_class=number)
+        return self.synthesise(workspace, replace(plan, recipe=recipe), watcher)
+
     def evaluate(
         self,
         workspace: Workspace,
@@ -222,6 +236,18 @@ class PipelineEngine:
         from core import pipeline
 
         return pipeline.evaluate(workspace, plan, dataset, watcher)
+
+    def measured(
+        self, workspace: Workspace, plan: Plan, samples: SyntheticSet
+    ) -> UtilityReport | None:
+        from core.evaluation.report import UtilityReport, stamp
+
+        if not workspace.finished("utility"):
+            return None
+        kept = workspace.result("utility")
+        if kept["of"] != stamp(per_class=samples.per_class, run=plan.run):
+            return None
+        return UtilityReport.from_json(kept["report"])
 
     def export(
         self, workspace: Workspace, plan: Plan, destination: Path, watcher: Watcher

@@ -6,7 +6,6 @@ and go on where it stopped.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -128,13 +127,13 @@ class State:
     @property
     def protects_patients(self) -> bool:
         """Whether the images are grouped by what a patient has one of."""
-        from core.data.options import FINER_THAN_PATIENTS
+        from core.data.options import finer_than_patients
 
         return (
             self.findings is not None
             and self.dataset is not None
             and self.findings.patients is not None
-            and self.dataset.unit_column not in FINER_THAN_PATIENTS
+            and not finer_than_patients(self.dataset.unit_column)
         )
 
     def adopt(self, opened: Opened) -> None:
@@ -211,14 +210,14 @@ def read_again(
 
     What stands in the project folder changes only when that could be done.
     """
-    from core.data.options import FINER_THAN_PATIENTS
+    from core.data.options import finer_than_patients
 
     try:
         dataset = engine.load_dataset(workspace, project, watcher)
     except Undeclared as question:
         return question
     findings = describe(dataset)
-    finer = dataset.unit_column in FINER_THAN_PATIENTS
+    finer = finer_than_patients(dataset.unit_column)
     if findings.patients is None or finer:
         project = replace(project, unit="image", max_images_per_unit=1)
     engine.save_project(workspace, project)
@@ -309,12 +308,11 @@ def _continue(engine: Engine, workspace: Workspace, watcher: Watcher) -> Opened:
     opened = replace(opened, fine_tuned=fine_tuned)
     if not engine.finished(workspace, "samples"):
         return opened
-    samples = engine.synthesise(workspace, plan, watcher)
-    opened = replace(opened, samples=samples, files=list_images(samples))
-    if not engine.finished(workspace, "utility"):
-        return opened
-    utility = engine.evaluate(workspace, plan, dataset, watcher)
-    return replace(opened, utility=utility)
+    # To draw or to measure may take long, and is asked for on its page.
+    samples = engine.drawn(workspace, plan, watcher)
+    utility = engine.measured(workspace, plan, samples)
+    files = list_images(samples)
+    return replace(opened, samples=samples, files=files, utility=utility)
 
 
 def list_images(samples: SyntheticSet) -> Files:
@@ -348,12 +346,3 @@ def inspect_read(dataset: ImageDataset) -> Inspection:
     from core.data.inspection import describe
 
     return describe(dataset)
-
-
-def default_delta(count: int) -> float:
-    """The largest power of ten below 1 / count.
-
-    >>> default_delta(420), default_delta(60_000), default_delta(100)
-    (0.001, 1e-05, 0.001)
-    """
-    return 10.0 ** -(math.floor(math.log10(max(count, 1))) + 1)

@@ -178,7 +178,8 @@ class Window(QMainWindow):
 
     def _go_to_first_open_step(self) -> None:
         for number, page in enumerate(self.pages):
-            page.enter(self.state) if self._reachable(number) else None
+            if self._reachable(number):
+                page.enter(self.state)
             if page.ready() is not None or not page.done():
                 self.go_to(number)
                 return

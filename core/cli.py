@@ -10,21 +10,14 @@ import json
 import math
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import redirect_stdout
 from dataclasses import asdict, fields
 from importlib.metadata import version
-from pathlib import Path
 
+from core import command_options as options_of
 from core import pretraining_command as pretraining
-from core.arguments import (
-    DECLARATIONS,
-    add_declarations,
-    add_wishes,
-    windows_joined,
-    wishes_given,
-)
-from core.bundled import classifier_names
+from core.arguments import DECLARATIONS, windows_joined, wishes_given
 from core.errors import Stopped, UserError
 from core.events import Watcher
 
@@ -69,124 +62,38 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=version("sfumato"))
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-
-    def add(name: str, function: Callable, summary: str) -> argparse.ArgumentParser:
+    for name, function, add_options, summary in (
+        ("demo", _demo, options_of.demo,
+         "Do the whole main job on a generated sample dataset."),
+        ("phantom", _phantom, options_of.phantom,
+         "Write a phantom of lymph-node patches."),
+        ("inspect", _inspect, options_of.inspect,
+         "Say what an image folder holds (internal)."),
+        ("budget", _budget, options_of.budget,
+         "Say what a budget would mean; reads no data."),
+        ("pretrain", pretraining.run, pretraining.add_options,
+         "Make a checkpoint of public images; no privacy: never of patients."),
+        ("import-checkpoint", _import_checkpoint, options_of.import_checkpoint,
+         "Bring in a public checkpoint from disk; without a path, list what is known."),
+        ("run", _run, options_of.run,
+         "Do all stages; started again, goes on where it stopped."),
+        ("sample", _sample, options_of.sample,
+         "Draw the synthetic images of a trained project."),
+        ("evaluate", _evaluate, options_of.evaluate,
+         "Measure usefulness on real images (internal)."),
+        ("export", _export, options_of.export, "Write the release of a project."),
+        ("forget", _forget, options_of.forget,
+         "Delete a project's copies of private images."),
+        ("ledger", _ledger, options_of.ledger,
+         "Say what was spent on which data, and check it."),
+        ("selftest", _selftest, options_of.selftest,
+         "Check the privacy engine on this machine; reads no images, spends nothing."),
+        ("verify", _verify, options_of.verify,
+         "Check a release: hashes, and ε from σ, q and T."),
+    ):  # fmt: skip
         command = commands.add_parser(name, help=summary, description=summary)
         command.set_defaults(command=function)
-        return command
-
-    demo = add("demo", _demo, "Do the whole main job on a generated sample dataset.")
-    demo.add_argument("folder", type=Path, nargs="?", default=Path("demo"))
-
-    phantom = add("phantom", _phantom, "Write a phantom of lymph-node patches.")
-    phantom.add_argument("out", type=Path)
-    phantom.add_argument("--images", type=int, default=6000)
-    phantom.add_argument("--seed", type=int, default=0)
-
-    inspect = add("inspect", _inspect, "Say what an image folder holds (internal).")
-    inspect.add_argument("path", type=Path)
-    inspect.add_argument("--resolution", type=int, default=32)
-    add_declarations(inspect)
-    inspect.add_argument("--json", action="store_true")
-
-    budget = add("budget", _budget, "Say what a budget would mean; reads no data.")
-    add_wishes(budget)
-    budget.add_argument("--json", action="store_true")
-
-    pretrain = add(
-        "pretrain",
-        pretraining.run,
-        "Make a checkpoint of public images; no privacy: never of patients.",
-    )
-    pretraining.add_options(pretrain)
-    add_declarations(pretrain)
-
-    bring = add(
-        "import-checkpoint",
-        _import_checkpoint,
-        "Bring in a public checkpoint from disk; without a path, list what is known.",
-    )
-    bring.add_argument("path", type=Path, nargs="?", help=".pt file, diffusers folder")
-    bring.add_argument("name", nargs="?", help="what it will be called here")
-    bring.add_argument("--known", default="", help="which of the catalogue's it is")
-    bring.add_argument(
-        "--overlap", default="", help="could it contain these patients: no, unsure, yes"
-    )
-    for name in ("overlap-reason", "title", "licence", "source", "pretraining-data",
-                 "pretraining-licences"):  # fmt: skip
-        bring.add_argument(f"--{name}", default="", help="for its card")
-    bring.add_argument("--process", help="eps, v-cosine-1000, eps-linear-1000, edm, …")
-    for name in ("resolution", "heads", "head-channels"):
-        bring.add_argument(f"--{name}", type=int, help="where the file cannot tell")
-    bring.add_argument("--attention-order", help="legacy or new, where it cannot tell")
-    bring.add_argument(
-        "--null-class", action="store_true", help="the last label means no label"
-    )
-    bring.add_argument("--json", action="store_true")
-
-    run = add("run", _run, "Do all stages; started again, goes on where it stopped.")
-    run.epilog = (
-        "On G graphics cards: torchrun --nproc-per-node G -m core.cli run PROJECT ..."
-    )
-    run.add_argument("project", type=Path, help="project folder, made if not there")
-    run.add_argument("--config", type=Path, help="TOML file of wishes to start from")
-    run.add_argument("--release", type=Path, help="where to write the release")
-    run.add_argument("--json", action="store_true")
-    add_wishes(run)
-
-    stages = (
-        ("sample", _sample, "Draw the synthetic images of a trained project."),
-        ("evaluate", _evaluate, "Measure usefulness on real images (internal)."),
-        ("export", _export, "Write the release of a project."),
-    )
-    for name, function, summary in stages:
-        stage = add(name, function, summary)
-        stage.add_argument("project", type=Path)
-        stage.add_argument("--json", action="store_true")
-        if name == "sample":
-            stage.add_argument("--images-per-class", type=int)
-        if name == "evaluate":
-            stage.add_argument(
-                "--classifier",
-                default="",
-                help="a published one's settings, by name or TOML file: "
-                + ", ".join(classifier_names()),
-            )
-        if name == "export":
-            stage.add_argument("release", type=Path)
-
-    forget = add("forget", _forget, "Delete a project's copies of private images.")
-    forget.add_argument("project", type=Path)
-
-    ledger = add("ledger", _ledger, "Say what was spent on which data, and check it.")
-    ledger.add_argument(
-        "about",
-        nargs="?",
-        metavar="PROJECT",
-        help="only its data: a project folder, or the beginning of a fingerprint",
-    )
-    ledger.add_argument(
-        "--cap",
-        type=float,
-        metavar="EPSILON",
-        help="refuse, from now on, what would spend more than this on the data; "
-        "recorded for good, and the newest counts",
-    )
-    for name in ("unit", "relation"):
-        ledger.add_argument(f"--{name}", help="of the cap; else the project's")
-    ledger.add_argument("--delta", type=float, help="of ε; else the cap's or project's")
-    ledger.add_argument("--json", action="store_true")
-
-    selftest = add(
-        "selftest",
-        _selftest,
-        "Check the privacy engine on this machine; reads no images, spends nothing.",
-    )
-    selftest.add_argument("--json", action="store_true")
-
-    verify = add("verify", _verify, "Check a release: hashes, and ε from σ, q and T.")
-    verify.add_argument("release", type=Path)
-    verify.add_argument("--json", action="store_true")
+        add_options(command)
     return parser
 
 
@@ -294,7 +201,7 @@ def _run_all(options: argparse.Namespace, watcher: Watcher) -> None:
                     f"The project file {options.config} cannot be read ({error})."
                 ) from None
             project = parse_project(text, options.config)
-        project = project.changed(**wishes_given(options)).anchored()
+        project = project.changed(**wishes_given(options)).anchored(workspace.project)
         release = options.release or options.project / "release" / "dataset"
         # What is said on the way would spoil the JSON for the program that reads it.
         with redirect_stdout(sys.stderr if options.json else sys.stdout):

@@ -34,8 +34,10 @@ def run_demo(folder: Path, watcher: Watcher) -> int:
     """Generate the sample, run every stage, say what came out.
 
     Raises:
-        UserError: when the folder holds something else, or a finished demo.
+        UserError: when the folder is a file, holds something else, or a finished demo.
     """
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file: name a new folder for the demo.")
     known = {"sample", "project", "release"}
     if folder.exists() and not {item.name for item in folder.iterdir()} <= known:
         raise UserError(

@@ -7,17 +7,12 @@ change what is computed, only how fast.
 from __future__ import annotations
 
 import ctypes
-import multiprocessing
 import os
-import signal
 import sys
-import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
 from typing import TypeVar
 
 import torch
@@ -157,90 +152,3 @@ def workers(hardware: Hardware) -> Iterator[Workers]:
     finally:
         torch.set_num_threads(before)
         pool.close()
-
-
-class Processes:
-    """Single-threaded worker processes that run `work` until they are closed.
-
-    They share no memory and no file with this process: what they must know is sent to
-    them. They end when this process does, however it ends.
-
-    Args:
-        count: How many.
-        work: A module's function, called as work(connection, *given) in each of them;
-            it returns when its connection is closed.
-        given: Sent to each; whatever can be pickled.
-        modules: What they import; where the system allows, once for all of them.
-    """
-
-    def __init__(
-        self,
-        count: int,
-        work: Callable[..., None],
-        *given: object,
-        modules: Iterable[str] = (),
-    ) -> None:
-        methods = multiprocessing.get_all_start_methods()
-        # Never forked from here: a lock that another thread holds stays locked there.
-        context = multiprocessing.get_context(
-            "forkserver" if "forkserver" in methods else "spawn"
-        )
-        context.set_forkserver_preload([work.__module__, *modules])
-        self.connections: list[Connection] = []
-        self._processes: list[BaseProcess] = []
-        for _ in range(count):
-            ours, theirs = context.Pipe()
-            process = context.Process(
-                target=_serve, args=(theirs, work, *given), daemon=True
-            )
-            process.start()
-            theirs.close()
-            self.connections.append(ours)
-            self._processes.append(process)
-
-    @contextmanager
-    def talking(self) -> Iterator[None]:
-        """Give the end of a worker, while it is talked to, in the user's words."""
-        try:
-            yield
-        except (EOFError, OSError) as error:
-            raise UserError(
-                "A worker of the training was ended from outside, most likely because "
-                "memory ran out: close other programs and start again; what was "
-                "charged stays charged, and training goes on from the last state."
-            ) from error
-
-    def first(self, among: Iterable[int]) -> int:
-        """Wait until one of these workers has something to say; which one it is.
-
-        A worker that has died has something to say: that its connection is closed.
-        """
-        numbers = {id(self.connections[number]): number for number in among}
-        ready = wait([self.connections[number] for number in numbers.values()])
-        return numbers[id(ready[0])]
-
-    def close(self) -> None:
-        """End them, whatever they are doing."""
-        for connection in self.connections:
-            connection.close()
-        for process in self._processes:
-            process.terminate()
-        for process in self._processes:
-            process.join()
-
-
-def _serve(connection: Connection, work: Callable[..., None], *given: object) -> None:
-    """A worker's life."""
-    # Ctrl-C reaches every process of the terminal; the parent stops at a safe point.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    torch.set_num_threads(1)
-    with suppress(EOFError, ConnectionError):
-        work(connection, *given)
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from core.arguments import DECLARATIONS
+from core.arguments import DECLARATIONS, add_declarations
 from core.errors import UserError
 from core.events import Watcher
 
@@ -13,7 +13,7 @@ USUAL = "small"
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
-    """Its options, but for what is declared about the folder."""
+    """Its options."""
     from core.bundled import pretraining_names
 
     command.add_argument("out", type=Path)
@@ -34,11 +34,10 @@ def add_options(command: argparse.ArgumentParser) -> None:
         command.add_argument(f"--{name}", default="", help=words)
     command.add_argument("--steps", type=int)
     command.add_argument("--batch-size", type=int)
-    command.add_argument(
-        "--images", type=int, default=42000, help="for the starter: pictures drawn"
-    )
+    command.add_argument("--images", type=int, help="for the starter: pictures drawn")
     command.add_argument("--seed", type=int, default=0)
     command.add_argument("--device", default="auto")
+    add_declarations(command)
 
 
 def run(options: argparse.Namespace, watcher: Watcher) -> None:
@@ -55,11 +54,14 @@ def run(options: argparse.Namespace, watcher: Watcher) -> None:
     from core.training.starter import pretrain_starter
 
     check_wishes(vars(options))
+    wished = {
+        name: getattr(options, name)
+        for name in ("steps", "images", "batch_size")
+        if getattr(options, name) is not None
+    }
     card = pretrain_starter(
         options.out,
-        steps=8000 if options.steps is None else options.steps,
-        images=options.images,
-        batch_size=64 if options.batch_size is None else options.batch_size,
+        **wished,
         device=options.device,
         seed=options.seed,
         watcher=watcher,

@@ -59,19 +59,7 @@ def train_privately(
         UserError: when the batch is not below n, or the first step exceeds the budget.
         Stopped: between two steps.
     """
-    if recipe.batch_size >= len(labels):
-        raise UserError(
-            f"The recipe {recipe.name} draws {recipe.batch_size:,} images for a step, "
-            "and there are not more to learn from: give a copy of its file with a "
-            "smaller batch_size."
-        )
-    mechanism = Mechanism.poisson(
-        population=len(labels),
-        batch_size=recipe.batch_size,
-        noise_multiplier=recipe.noise_multiplier,
-        clip_norm=recipe.clip_norm,
-        steps=1,
-    )
+    mechanism = _mechanism(recipe, len(labels))
     steps = steps_within(mechanism.charge, recipe)
     network = build_published(recipe, images.shape[3], classes).to(hardware.device)
     problem = Problem(network=network.eval(), losses=_losses(hardware))
@@ -110,14 +98,40 @@ def train_privately(
                 clipped_sum=lambda units: total_of(units, rows_of),
                 commit=lambda _: None,
             )
-            parts = gradient.split([weight.numel() for weight in parameters])
-            for weight, part in zip(parameters, parts, strict=True):
-                weight.grad = part.view_as(weight).to(weight)
+            _set_gradients(parameters, gradient)
             optimiser.step()
             follow(average, network, recipe, step)
             watcher.progress(activity, step + 1, steps)
             watcher.stop_if_requested()
     return average.eval()
+
+
+def _mechanism(recipe: ClassifierRecipe, population: int) -> Mechanism:
+    """One step of the recipe's.
+
+    Raises:
+        UserError: when the batch is not below the population.
+    """
+    if recipe.batch_size >= population:
+        raise UserError(
+            f"The recipe {recipe.name} draws {recipe.batch_size:,} images for a step, "
+            "and there are not more to learn from: give a copy of its file with a "
+            "smaller batch_size."
+        )
+    return Mechanism.poisson(
+        population=population,
+        batch_size=recipe.batch_size,
+        noise_multiplier=recipe.noise_multiplier,
+        clip_norm=recipe.clip_norm,
+        steps=1,
+    )
+
+
+def _set_gradients(parameters: list[nn.Parameter], gradient: Tensor) -> None:
+    """Deal a flat gradient out to the weights, in their order."""
+    parts = gradient.split([weight.numel() for weight in parameters])
+    for weight, part in zip(parameters, parts, strict=True):
+        weight.grad = part.view_as(weight).to(weight)
 
 
 def steps_within(charge: Callable[[int], Charge], recipe: ClassifierRecipe) -> int:

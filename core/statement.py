@@ -114,8 +114,14 @@ def statement(about: str | None, delta: float | None) -> Statement:
         delta: The δ of the ε to print; else that of the cap, else of the project.
 
     Raises:
-        UserError: when the ledger was edited or rolled back, or holds no such data.
+        UserError: when δ is out of range, or the ledger was edited or rolled back, or
+            holds no such data.
     """
+    if delta is not None and not 0 < delta < 1:
+        raise UserError(
+            f"delta must lie between 0 and 1, not {delta:g}: give a power of ten below "
+            "one over the number of records, such as 1e-5, or leave --delta out."
+        )
     workspace = _workspace(about)
     with open_ledger(workspace) as ledger:
         chosen = (_named(ledger, workspace, about),) if about else _datasets(ledger)
@@ -163,7 +169,7 @@ def _dataset(
     charged: dict[str, tuple[Charge, ...]] = {}
     for account, charges in accounts.items():
         charged[account.terms] = (*charged.get(account.terms, ()), *charges)
-    at = delta or (cap.delta if cap else project.delta)
+    at = delta if delta is not None else cap.delta if cap else project.delta
     times = {account: [] for account in accounts}
     for entry in ledger.entries(fingerprint):
         if entry.account in times:

@@ -21,7 +21,8 @@ from core.files import (
 )
 
 PROJECT_FILE = "project.toml"
-STAGES = ("dataset", "plan", "training", "samples", "utility", "release")
+STAGES = ("dataset", "plan", "training", "samples", "utility", "utility-published",
+          "release")  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,17 +90,33 @@ class Project:
         given = {name: value for name, value in changes.items() if value is not None}
         return replace(self, **given)
 
-    def anchored(self) -> Project:
-        """The same wishes, whose paths hold wherever the program is started next."""
-        paths = {"source": self.source, "recipe": self.recipe}
-        return replace(
-            self,
-            **{
-                name: os.path.abspath(path)
-                for name, path in paths.items()
-                if path and (name == "source" or path.lower().endswith(".toml"))
-            },
-        )
+    def anchored(self, saved: Project | None = None) -> Project:
+        """The same wishes, whose paths hold wherever the program is started next.
+
+        A name of ours stays a name, as it is one where it is looked up, even when a
+        file or folder here is called the same: `./starter` is the folder.
+
+        Args:
+            saved: The wishes kept so far. A checkpoint folder that is the same stays as
+                it is written there: an older version paid for it under that wish.
+        """
+        from core.bundled import recipe_names
+        from core.checkpoints.catalogue import is_named
+
+        paths = {"source": _whole(self.source)} if self.source else {}
+        recipe, checkpoint = _whole(self.recipe), _whole(self.checkpoint)
+        is_file = recipe.lower().endswith(".toml") or os.path.isfile(recipe)
+        if is_file and self.recipe not in recipe_names():
+            paths["recipe"] = recipe
+        if os.path.isdir(checkpoint) and not is_named(self.checkpoint):
+            if saved is not None and _whole(saved.checkpoint) == checkpoint:
+                checkpoint = saved.checkpoint
+            paths["checkpoint"] = checkpoint
+        return replace(self, **paths)
+
+
+def _whole(path: str) -> str:
+    return os.path.abspath(os.path.expanduser(path)) if path else ""
 
 
 def parse_project(text: str, path: Path) -> Project:

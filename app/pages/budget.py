@@ -217,12 +217,15 @@ class BudgetPage(Page):
         return problems
 
     def _edited(self) -> None:
-        assert self.state is not None
+        assert self.state is not None and self.state.project is not None
         if not self._problems():
+            kept = self.state.project.delta
+            # What is shown is rounded: it counts once it says something else.
+            shown = self.delta.text() == probability(kept)
             self.state.change(
                 recipe=self.recipe.currentData(),
                 epsilon=self.epsilon.value,
-                delta=read_number(self.delta.text()),
+                delta=kept if shown else read_number(self.delta.text()),
                 batch_size=self.batch.value() or None,
                 steps=self.steps.value() or None,
             )

@@ -18,6 +18,7 @@ from app.widgets.protection import NumberCard, ProtectionCard
 from app.widgets.text import Card
 from app.widgets.welcome import Welcome
 from app.words import count
+from core.privacy.budget import suggested_delta
 
 if TYPE_CHECKING:
     from app.engine import Engine
@@ -323,7 +324,7 @@ class DatasetPage(Page):
     def _declare(self, number: int) -> None:
         assert self.state is not None
         if number:
-            delta = flow.default_delta(number)
+            delta = suggested_delta(number)
             self.state.change(declared_count=number, delta=delta)
         else:
             self.state.change(declared_count=None)

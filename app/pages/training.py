@@ -98,6 +98,7 @@ class TrainingPage(Page):
         )
         job.progressed.connect(self._show_progress)
         job.failed.connect(lambda _: self._count_spending())
+        job.crashed.connect(lambda _: self._count_spending())
         self._show_phase()
         self.pause.setFocus()
         self.changed.emit()

@@ -18,8 +18,23 @@ from app.widgets.number import indent
 from app.widgets.text import label
 
 LOWEST, HIGHEST = 0.1, 20.0
+LARGEST = 1000.0
+DECIMALS, USUAL_DECIMALS = 9, 2
 NOTCHES = 400
 STANDARD = (0.1, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 15, 20)
+
+
+class NumberBox(QDoubleSpinBox):
+    """Shows two decimals, and more where there are more: never another number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setDecimals(DECIMALS)
+
+    def textFromValue(self, value: float) -> str:
+        text = super().textFromValue(value)
+        shortest = len(text) - DECIMALS + USUAL_DECIMALS
+        return text[:shortest] + text[shortest:].rstrip("0")
 
 
 class EpsilonField(QWidget):
@@ -29,9 +44,9 @@ class EpsilonField(QWidget):
 
     def __init__(self) -> None:
         super().__init__()
-        self.spin = QDoubleSpinBox()
-        self.spin.setRange(0.0, 1000.0)
-        self.spin.setDecimals(2)
+        self._value = 0.0
+        self.spin = NumberBox()
+        self.spin.setRange(0.0, LARGEST)
         self.spin.setSingleStep(0.5)
         self.spin.setFixedWidth(120)
         indent(self.spin)
@@ -55,12 +70,14 @@ class EpsilonField(QWidget):
 
     @property
     def value(self) -> float:
-        """ε as it stands in the number field."""
-        return self.spin.value()
+        """ε as it was set, to the last digit, or as it was typed or picked since."""
+        return self._value
 
     def set_value(self, value: float) -> None:
         """Show ε; no signal is sent."""
+        self._value = value
         self.spin.blockSignals(True)
+        self.spin.setMaximum(max(LARGEST, value))
         self.spin.setValue(value)
         self.spin.blockSignals(False)
         self._follow(value)
@@ -104,6 +121,7 @@ class EpsilonField(QWidget):
         self._follow(preset)
 
     def _typed(self, value: float) -> None:
+        self._value = value
         self._follow(value)
         self.changed.emit(value)
 

@@ -42,8 +42,15 @@ def available() -> tuple[CheckpointCard, ...]:
     return (*bundled(), *imported())
 
 
+def is_named(name: str) -> bool:
+    """Whether a checkpoint of the catalogue is called so; else it is a path."""
+    known = {card.name for card in bundled()}
+    known |= {path.name for path in imported_folder().glob("[!.]*")}
+    return name in known or is_scratch(name)
+
+
 def find(name: str) -> CheckpointCard:
-    """The card of a checkpoint, by name or by folder.
+    """The card of a checkpoint, by name or by folder; a name comes before a folder.
 
     Args:
         name: The name of a bundled or an imported checkpoint, of an untrained network
@@ -57,5 +64,6 @@ def find(name: str) -> CheckpointCard:
             return card
     if is_scratch(name):
         return make_scratch(name, imported_folder())
-    kept = imported_folder() / name
-    return read_card(kept if kept.is_dir() else Path(name).expanduser())
+    if is_named(name):
+        return read_card(imported_folder() / name)
+    return read_card(Path(name).expanduser())

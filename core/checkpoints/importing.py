@@ -15,15 +15,10 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from core.checkpoints.cards import (
-    OVERLAP_ANSWERS,
-    CheckpointCard,
-    read_card,
-    write_card,
-)
+from core.checkpoints.cards import OVERLAP_ANSWERS, CheckpointCard, read_card
 from core.checkpoints.catalogue import bundled, imported_folder
 from core.checkpoints.layouts import Hints
 from core.checkpoints.published import PublishedCheckpoint, find_published
@@ -97,23 +92,6 @@ def import_checkpoint(wish: Import, watcher: Watcher) -> CheckpointCard:
     return read_card(imported_folder() / wish.name)
 
 
-def answer_overlap(card: CheckpointCard, answer: str, reason: str) -> CheckpointCard:
-    """Record another answer to "could it contain these patients?" on an imported card.
-
-    Raises:
-        UserError: when the answer is none, or the checkpoint is not an imported one.
-    """
-    _check_answer(answer)
-    if card.folder.parent != imported_folder():
-        raise UserError(
-            f"The checkpoint {card.name!r} was not imported, so its card is not "
-            "changed: answer for the project instead."
-        )
-    changed = replace(card, overlap=answer, overlap_reason=reason)
-    write_card(changed)
-    return changed
-
-
 def _check(wish: Import, source: Path) -> None:
     if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,39}", wish.name):
         raise UserError(
@@ -124,7 +102,11 @@ def _check(wish: Import, source: Path) -> None:
         raise UserError(f"The name {wish.name!r} is Sfumato's own: choose another.")
     if (imported_folder() / wish.name).exists():
         raise _taken(wish.name)
-    _check_answer(wish.overlap)
+    if wish.overlap not in OVERLAP_ANSWERS:
+        raise UserError(
+            "Answer whether the checkpoint could contain these patients: "
+            f"{', '.join(OVERLAP_ANSWERS)}."
+        )
     if not source.exists():
         raise UserError(f"There is no file or folder {source}: check the path.")
     if source.is_dir():
@@ -139,14 +121,6 @@ def _check(wish: Import, source: Path) -> None:
         raise UserError(
             f"The file {source} is of no kind that can be imported: choose a diffusers "
             f"folder, or a file that ends in {', '.join(ENDINGS)}."
-        )
-
-
-def _check_answer(answer: str) -> None:
-    if answer not in OVERLAP_ANSWERS:
-        raise UserError(
-            "Answer whether the checkpoint could contain these patients: "
-            f"{', '.join(OVERLAP_ANSWERS)}."
         )
 
 

@@ -7,7 +7,6 @@ its views, so that only the unit, not the view, costs privacy.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -32,17 +31,6 @@ class Views:
     labels: Tensor
     timesteps: Tensor
     noise: Tensor
-
-    def split(self, size: int) -> Iterator[Views]:
-        """The same views, at most `size` at a time."""
-        for first in range(0, len(self.clean), size):
-            part = slice(first, first + size)
-            yield Views(
-                clean=self.clean[part],
-                labels=self.labels[part],
-                timesteps=self.timesteps[part],
-                noise=self.noise[part],
-            )
 
 
 def to_network(images: Tensor) -> Tensor:

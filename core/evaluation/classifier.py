@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from core.evaluation.networks import CONVOLUTIONAL, build_classifier
+from core.evaluation.networks import CONVOLUTIONAL, build_classifier, to_network
 from core.events import Watcher
 from core.parallel import Hardware, Workers, workers
 
@@ -88,8 +88,7 @@ def _set_gradients(
 
 def _prepare(images: np.ndarray, flip: bool, generator: torch.Generator) -> Tensor:
     """uint8 [n, H, W, c] → float32 [n, c, H, W] in [-1, 1], shifted by up to 2 px."""
-    batch = torch.from_numpy(np.ascontiguousarray(images))
-    batch = batch.permute(0, 3, 1, 2).float() / 127.5 - 1
+    batch = to_network(images)
     if flip:
         mirrored = torch.rand(len(batch), 1, 1, 1, generator=generator) < 0.5
         batch = torch.where(mirrored, batch.flip(-1), batch)
@@ -104,8 +103,7 @@ def accuracy(
     """Share of right answers in [0, 1]."""
     right = 0
     for first in range(0, len(labels), 1000):
-        part = np.ascontiguousarray(images[first : first + 1000])
-        batch = torch.from_numpy(part).permute(0, 3, 1, 2).float() / 127.5 - 1
-        answers = network(batch.to(hardware.device)).argmax(dim=1).cpu().numpy()
+        batch = to_network(images[first : first + 1000]).to(hardware.device)
+        answers = network(batch).argmax(dim=1).cpu().numpy()
         right += int((answers == labels[first : first + 1000]).sum())
     return right / len(labels)

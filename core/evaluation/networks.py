@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 CONVOLUTIONAL, RESIDUAL, GROUPED = "convolutional", "residual", "grouped"
+
+
+def to_network(images: np.ndarray) -> Tensor:
+    """uint8 [n, H, W, c] in 0 … 255 → float32 [n, c, H, W] in [-1, 1]."""
+    pixels = torch.from_numpy(np.ascontiguousarray(images))
+    return pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def build_classifier(

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, pad
 
+from core.evaluation.networks import to_network
 from core.evaluation.recipe import (
     COLOUR,
     COSINE,
@@ -179,9 +180,8 @@ def random_views(
     images: np.ndarray, recipe: ClassifierRecipe, generator: torch.Generator
 ) -> Tensor:
     """float32 [n K, c, H, W] in [-1, 1]: each image K times, each changed by itself."""
-    views = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2)
-    views = views.repeat_interleave(recipe.augmentation_multiplicity, dim=0)
-    views = views.float() / 127.5 - 1
+    copies = recipe.augmentation_multiplicity
+    views = to_network(images).repeat_interleave(copies, dim=0)
     if CROP in recipe.augmentations:
         views = _cropped(views, generator)
     if FLIP in recipe.augmentations:

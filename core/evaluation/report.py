@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,9 @@ SYNTHETIC = "accuracy after training on synthetic images only"
 REAL = "accuracy after training on the real images"
 PRIVATE = "accuracy after training on the real images with privacy for each image"
 CHANCE = "accuracy of always naming the commonest class"
+
+Trained = Iterable[tuple[str, nn.Module]]
+"""Classifiers, each with what tells it from the others in a figure's name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +73,14 @@ class UtilityReport:
         )
 
 
+def stamp(
+    *, per_class: int, run: str, recipe: ClassifierRecipe | None = None
+) -> dict[str, Any]:
+    """What a report that is kept is of: so many images of this run, this classifier."""
+    images = {"per_class": per_class, "run": run}
+    return images | ({"classifier": str(recipe)} if recipe else {})
+
+
 def evaluate(
     dataset: ImageDataset,
     synthetic_images: np.ndarray,
@@ -97,63 +108,55 @@ def evaluate(
         UserError: when the data set has no held-out images.
         Stopped: between two updates.
     """
-    tests = _held_out(dataset)
+    tests, which = held_out(dataset)
     if len(tests) == 0:
         raise UserError(
             "The data set has no held-out images to test on: add a test folder, or "
             "more images."
         )
     hardware = choose_hardware(device)
-    held_out, answers = dataset.images[tests], dataset.labels[tests]
+    asked, answers = dataset.images[tests], dataset.labels[tests]
     training = dataset.subset(Split.TRAIN)
     real = dataset.images[training], dataset.labels[training]
     sources = [(SYNTHETIC, synthetic_images, synthetic_labels), (REAL, *real)]
     if recipe is not None and recipe.private:
         sources = [(PRIVATE, *real)]
-
-    def learners(
-        images: np.ndarray, labels: np.ndarray, activity: str
-    ) -> Iterator[tuple[str, nn.Module]]:
-        """What tells a classifier from the others, and the classifier."""
+    figures = []
+    for name, images, labels in sources:
+        source = "synthetic images" if name == SYNTHETIC else "the real images"
         shared: dict[str, Any] = {
             "classes": len(dataset.class_names),
             "hardware": hardware,
-            "activity": activity,
+            "activity": f"Training a classifier on {source}",
             "watcher": watcher,
         }
         if recipe is None:
-            length = updates or _updates(len(training))
-            yield (
-                "",
-                train_classifier(images, labels, updates=length, flip=flip, **shared),
-            )
-            return
-        for rate, decay in recipe.settings():
-            yield (
-                _setting(recipe, rate, decay),
-                learn(
-                    recipe,
-                    images,
-                    labels,
-                    learning_rate=rate,
-                    weight_decay=decay,
-                    **shared,
-                ),
-            )
-
-    figures = []
-    for name, images, labels in sources:
-        which = "synthetic images" if name == SYNTHETIC else "the real images"
-        for setting, network in learners(
-            images, labels, f"Training a classifier on {which}"
-        ):
-            found = accuracy(network, held_out, answers, hardware)
+            shared |= {"updates": updates or _updates(len(training)), "flip": flip}
+            trained: Trained = [("", train_classifier(images, labels, **shared))]
+        else:
+            trained = _published(recipe, learn, images, labels, shared)
+        for setting, network in trained:
+            found = accuracy(network, asked, answers, hardware)
             figures.append(_internal(name + setting, found))
     commonest = float(np.bincount(answers).max() / len(answers))
     return UtilityReport(
-        tested_on=_tested_on(dataset, len(tests)),
+        tested_on=f"{len(tests):,} real {which} images ({dataset.format_name})",
         figures=(*figures, _internal(CHANCE, commonest)),
     )
+
+
+def _published(
+    recipe: ClassifierRecipe,
+    learn: Callable[..., nn.Module],
+    images: np.ndarray,
+    labels: np.ndarray,
+    shared: dict[str, Any],
+) -> Trained:
+    """One classifier for each of the recipe's settings, when it is asked for."""
+    for rate, decay in recipe.settings():
+        rates = {"learning_rate": rate, "weight_decay": decay}
+        network = learn(recipe, images, labels, **rates, **shared)
+        yield _setting(recipe, rate, decay), network
 
 
 def _updates(training: int) -> int:
@@ -177,16 +180,16 @@ def _internal(name: str, value: float) -> Figure:
     )
 
 
-def _held_out(dataset: ImageDataset) -> np.ndarray:
-    """The official test split where there is one, else everything held out."""
-    held_out = dataset.subset(Split.HELD_OUT)
+def held_out(dataset: ImageDataset) -> tuple[np.ndarray, str]:
+    """The images to test on, and what they are called.
+
+    Returns:
+        Positions, int64 [n], of the official test split where it has any, else of all
+        that is held out; and "official test" or "held-out".
+    """
+    everything = dataset.subset(Split.HELD_OUT)
     if "test" in dataset.official_split_names:
-        official = np.intersect1d(held_out, dataset.official_subset("test"))
-        return official if len(official) else held_out
-    return held_out
-
-
-def _tested_on(dataset: ImageDataset, count: int) -> str:
-    official = "test" in dataset.official_split_names
-    which = "official test" if official else "held-out"
-    return f"{count:,} real {which} images ({dataset.format_name})"
+        official = np.intersect1d(everything, dataset.official_subset("test"))
+        if len(official):
+            return official, "official test"
+    return everything, "held-out"

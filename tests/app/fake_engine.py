@@ -314,12 +314,19 @@ class FakeEngine:
                 if not (place / f"{number:06d}.png").exists():
                     draw_tissue(place / f"{number:06d}.png", kind, number)
             watcher.progress("Drawing synthetic images", kind + 1, 2)
-        workspace.finish("samples", {})
+        workspace.finish("samples", {"per_class": plan.recipe.images_per_class})
         return FakeSamples(
             class_names=names,
             class_folders=folders,
             per_class=plan.recipe.images_per_class,
         )
+
+    def drawn(
+        self, workspace: Workspace, plan: FakePlan, watcher: Watcher
+    ) -> FakeSamples:
+        number = workspace.result("samples")["per_class"]
+        recipe = FakeRecipe(images_per_class=number)
+        return self.synthesise(workspace, replace(plan, recipe=recipe), watcher)
 
     def evaluate(
         self,
@@ -330,7 +337,18 @@ class FakeEngine:
     ) -> FakeReport:
         self._may_fail("evaluate")
         watcher.progress("Training a classifier on synthetic images", 1, 1)
-        workspace.finish("utility", {})
+        workspace.finish("utility", workspace.result("samples"))
+        return self._report()
+
+    def measured(
+        self, workspace: Workspace, plan: FakePlan, samples: FakeSamples
+    ) -> FakeReport | None:
+        if not workspace.finished("utility"):
+            return None
+        kept = workspace.result("utility")
+        return self._report() if kept["per_class"] == samples.per_class else None
+
+    def _report(self) -> FakeReport:
         return FakeReport(
             tested_on="869 real held-out images",
             figures=tuple(

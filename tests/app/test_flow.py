@@ -14,17 +14,10 @@ from core.events import Watcher
 from tests.app.fake_engine import with_project
 
 
-@pytest.mark.parametrize("module", [flow, words], ids=["flow", "words"])
-def test_examples_in_the_documentation_hold(module):
-    outcome = doctest.testmod(module)
+def test_examples_in_the_documentation_hold():
+    outcome = doctest.testmod(words)
     assert outcome.attempted > 0
     assert outcome.failed == 0
-
-
-@pytest.mark.parametrize("count", [2, 10, 100, 4_000, 60_000, 302_436])
-def test_the_default_delta_is_the_largest_power_of_ten_below_one_over_the_count(count):
-    delta = flow.default_delta(count)
-    assert delta < 1 / count <= 10 * delta
 
 
 def test_another_budget_drops_the_plan_that_was_made(engine, tmp_path):
@@ -75,6 +68,43 @@ def test_a_plan_whose_classes_nobody_confirmed_waits_for_that(engine, tmp_path):
     engine.save_project(again.workspace, opened.project)
     engine.close(again.workspace)
     assert flow.continue_project(engine, folder, Watcher()).plan is not None
+
+
+@pytest.fixture
+def measured(engine, tmp_path):
+    """A finished project with a report, closed."""
+    folder, watcher = tmp_path / "project", Watcher()
+    opened = flow.start_sample(engine, folder, watcher)
+    space, dataset = opened.workspace, opened.dataset
+    plan = engine.make_plan(space, opened.project, dataset, watcher)
+    engine.fine_tune(space, plan, dataset, watcher)
+    engine.synthesise(space, plan, watcher)
+    engine.evaluate(space, plan, dataset, watcher)
+    engine.close(space)
+    return folder
+
+
+def test_a_report_of_other_images_is_not_shown_and_none_is_made(engine, measured):
+    engine.fail["evaluate"] = AssertionError("nobody asked for it")
+    opened = flow.continue_project(engine, measured, Watcher())
+    assert opened.utility is not None
+    wishes = replace(opened.project, images_per_class=7)
+    plan = engine.make_plan(opened.workspace, wishes, opened.dataset, Watcher())
+    engine.synthesise(opened.workspace, plan, Watcher())
+    engine.save_project(opened.workspace, wishes)
+    engine.close(opened.workspace)
+    opened = flow.continue_project(engine, measured, Watcher())
+    assert (opened.samples.per_class, opened.utility) == (7, None)
+
+
+def test_a_wish_for_more_images_draws_none_while_it_opens(engine, measured):
+    """Such as one that was saved just before the window was closed."""
+    with engine.open_workspace(measured) as workspace:
+        wishes = replace(workspace.project, images_per_class=70)
+        engine.save_project(workspace, wishes)
+    opened = flow.continue_project(engine, measured, Watcher())
+    assert (opened.plan.recipe.images_per_class, opened.samples.per_class) == (70, 60)
+    assert opened.utility is not None
 
 
 def test_findings_count_what_training_may_use(engine, tmp_path):

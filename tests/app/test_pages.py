@@ -109,9 +109,11 @@ def test_another_unit_wants_a_number_of_its_own(at):
 
 
 def test_a_declared_number_brings_its_delta(at):
+    """The largest power of ten below one over it."""
     page = at("dataset")
-    page.number.setValue(70_000)
-    assert page.state.project.delta == pytest.approx(1e-5)
+    for number, delta in ((99, 1e-2), (100, 1e-3), (70_000, 1e-5), (302_436, 1e-6)):
+        page.number.setValue(number)
+        assert page.state.project.delta == delta
 
 
 def test_image_level_is_said_not_to_protect_patients(at):
@@ -185,6 +187,29 @@ def test_presets_slider_and_number_move_together(at, calm, window):
     field.spin.setValue(0.37)
     assert page.state.project.epsilon == pytest.approx(0.37)
     assert not any(button.isChecked() for button in field.presets.values())
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "shown"),
+    [(0.125, "0.125"), (0.005, "0.005"), (1 / 3, "0.333333333"), (3.0, "3.00"),
+     (2000.0, "2000.00"), (1e-11, "0.00")],
+)  # fmt: skip
+def test_other_edits_leave_the_budget_as_it_is_to_the_last_digit(at, epsilon, shown):
+    page = at("budget")
+    wished = {"epsilon": epsilon, "delta": 1.23456789e-6}
+    page.state.change(**wished)
+    page.enter(page.state)
+    assert page.epsilon.spin.text() == shown
+    page.batch.setValue(32)
+    page.steps.setValue(77)
+    project = page.state.project
+    assert {name: getattr(project, name) for name in wished} == wished
+    assert (project.batch_size, project.steps) == (32, 77)
+    page.delta.setText("1e-6")
+    assert page.state.project.epsilon == epsilon
+    assert page.state.project.delta == 1e-6
+    page.epsilon.spin.setValue(0.25)
+    assert page.state.project.epsilon == 0.25
 
 
 @pytest.mark.parametrize(
@@ -384,6 +409,25 @@ def test_a_failure_while_training_is_told_and_can_be_resumed(at, engine, calm, w
     page.authorise.click()
     calm(window)
     assert page.ready() is None
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError("a bug"), UserError("Full.")])
+def test_what_a_broken_training_has_spent_fixes_the_choices(
+    at, engine, calm, window, qtbot, error
+):
+    page = at("training")
+    page.crashed.disconnect()  # No dialog.
+    engine.gate.clear()
+    page.authorise.click()
+    qtbot.waitUntil(lambda: engine.steps_done == 20, timeout=20_000)
+    engine.fail["fine_tune"] = error
+    engine.gate.set()
+    calm(window)
+    assert page.state.committed
+    assert not page.authorise.isVisible() and page.resume.isVisible()
+    assert "Paused after" in page._activity.text() and page.message.text
+    window.go_to(2)
+    assert not window.current.epsilon.isEnabled()
 
 
 def test_choices_are_fixed_once_budget_was_spent(at, window):

@@ -26,7 +26,7 @@ from core import pipeline
 from core.data.dataset import ImageDataset, Split
 from core.evaluation.classifier import accuracy, train_classifier
 from core.evaluation.networks import CLASSIFIERS
-from core.evaluation.report import _held_out
+from core.evaluation.report import held_out
 from core.events import Watcher
 from core.parallel import choose_hardware
 from core.workspace import Project, Workspace
@@ -173,7 +173,7 @@ def accuracies(
     dataset: ImageDataset, images: np.ndarray, labels: np.ndarray, seed: int
 ) -> dict[str, float]:
     """Classifier → share of right answers on the real held-out images."""
-    tests, hardware = _held_out(dataset), choose_hardware()
+    (tests, _), hardware = held_out(dataset), choose_hardware()
     found = {}
     for kind in CLASSIFIERS:
         network = train_classifier(

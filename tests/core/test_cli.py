@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 
@@ -11,9 +12,12 @@ from PIL import Image
 
 from core import cli
 from core.bundled import classifier_folder
+from core.checkpoints.cards import read_card
+from core.checkpoints.catalogue import bundled_folder
 from core.diffusion.presets import PRESETS
 from core.errors import Stopped
 from core.evaluation.report import CHANCE, PRIVATE, REAL, SYNTHETIC
+from core.training.starter import pretrain_starter
 from tests.core.tiny import CONFIG, make_checkpoint, write_recipe
 
 
@@ -130,6 +134,35 @@ def test_a_number_that_nobody_can_mean_is_blamed_on_whoever_asked(
 
 
 @pytest.mark.parametrize(
+    ("given", "passed_on"),
+    [
+        ([], {}),
+        (["--steps", "9", "--images", "80", "--batch-size", "4", "--seed", "2"],
+         {"steps": 9, "images": 80, "batch_size": 4, "seed": 2}),
+    ],
+)  # fmt: skip
+def test_the_starter_is_made_as_its_card_says(monkeypatch, tmp_path, given, passed_on):
+    asked = []
+
+    def pretrain_starter(folder, **settings):
+        asked.append(settings)
+        return read_card(bundled_folder() / "starter")
+
+    monkeypatch.setattr("core.training.starter.pretrain_starter", pretrain_starter)
+    assert cli.main(["pretrain", str(tmp_path / "out"), *given]) == cli.DONE
+    usual = {"device": "auto", "seed": 0}
+    assert asked[0].pop("watcher") and asked == [usual | passed_on]
+
+
+def test_the_starters_card_names_the_command_that_makes_it_again():
+    usual = inspect.signature(pretrain_starter).parameters
+    command = read_card(bundled_folder() / "starter").command
+    for name in ("steps", "images", "batch_size", "seed"):
+        option = "--" + name.replace("_", "-")
+        assert f"{option} {usual[name].default}" in command
+
+
+@pytest.mark.parametrize(
     "command",
     [["pretrain", "OUT", "--steps", "0"], ["pretrain", "OUT", "--batch-size", "-1"],
      ["pretrain", "OUT", "--images", "0"],
@@ -187,6 +220,33 @@ def test_a_recipe_with_everything_runs_and_its_release_holds(
     assert model["name"] == ("scratch-dpdm-grey-edm" if scratch else "tiny")
 
 
+def test_a_run_without_images_to_test_on_ends_with_its_release(
+    tmp_path, arguments, capsys
+):
+    """All that is left to do after spending is never lost for want of a test set."""
+    source = arguments["--source"]
+    paths = sorted(p.relative_to(source).as_posix() for p in source.rglob("*.png"))
+    rows = [f"{path},{path.split('/')[0]},train" for path in paths]
+    (source / "manifest.csv").write_text("\n".join(["path,label,split", *rows]))
+    release = tmp_path / "release"
+    assert run(tmp_path / "project", arguments | {"--release": release}) == cli.DONE
+    assert "Usefulness: not measured" in capsys.readouterr().out
+    assert cli.main(["verify", str(release)]) == cli.DONE
+
+
+@pytest.mark.parametrize("place", ["file", "missing/release", "full"])
+def test_a_place_that_takes_no_release_is_refused_before_spending(
+    tmp_path, home, arguments, capsys, place
+):
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine").write_text("mine")
+    wishes = arguments | {"--release": tmp_path / place}
+    assert run(tmp_path / "project", wishes) == cli.MISTAKE
+    assert "release" in complaint(capsys)
+    assert ledger_rows(home) == 0
+
+
 @pytest.mark.parametrize("kind", ["empty", "one class", "single image"])
 def test_a_folder_without_a_dataset_is_a_mistake(
     tmp_path, home, arguments, capsys, kind
@@ -221,6 +281,18 @@ def test_a_ledger_that_cannot_be_written_is_a_mistake(
 def test_a_project_that_is_not_there_is_a_mistake(tmp_path, capsys, command):
     assert cli.main([command, str(tmp_path / "none")]) == cli.MISTAKE
     assert str(tmp_path / "none") in complaint(capsys)
+
+
+def test_a_demo_goes_into_a_folder_of_its_own(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.odt").write_text("")
+    (tmp_path / "done" / "release").mkdir(parents=True)
+    for name, said in (("file", "is a file"), ("full", "other things"),
+                       ("done", "done already")):  # fmt: skip
+        assert cli.main(["demo", str(tmp_path / name)]) == cli.MISTAKE
+        told = complaint(capsys)
+        assert said in told and str(tmp_path / name) in told
 
 
 def test_a_wrong_config_is_a_mistake(tmp_path, capsys):
@@ -331,9 +403,18 @@ def test_paths_of_a_run_hold_wherever_the_next_command_is_given(tmp_path, monkey
         "core.run.run_project", lambda _, project, *__: asked.append(project) or Done()
     )
     monkeypatch.chdir(tmp_path)
-    assert cli.main(["run", "p", "--source", "scans", "--recipe", "own.toml"]) == 0
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    (tmp_path / "net").mkdir()
+    own = ["--recipe", "own.toml", "--checkpoint", "net"]
+    assert cli.main(["run", "p", "--source", "scans", *own]) == 0
     assert cli.main(["run", "q", "--source", str(tmp_path / "scans")]) == 0
+    (tmp_path / "wishes.toml").write_text('source = "~/scans"')
+    assert cli.main(["run", "r", "--config", "wishes.toml"]) == 0
     assert {project.source for project in asked} == {str(tmp_path / "scans")}
     assert [project.recipe for project in asked] == [
-        str(tmp_path / "own.toml"), "useful"
+        str(tmp_path / "own.toml"), "useful", "useful"
+    ]  # fmt: skip
+    assert [project.checkpoint for project in asked] == [
+        str(tmp_path / "net"), "starter", "starter"
     ]  # fmt: skip

@@ -168,6 +168,8 @@ def test_a_cap_may_name_its_own_terms(capsys, project):
         ((ONE, "--cap", 0), "cap"),
         ((ONE, "--cap", "nan"), "cap"),
         ((ONE, "--cap", 3, "--delta", 2), "delta"),
+        ((ONE, "--cap", 3, "--delta", 0), "delta"),
+        *(((ONE, "--delta", delta), "delta must") for delta in (2, 1, 0, -1, "nan")),
         ((ONE, "--cap", 3, "--unit", "slide"), "slide"),
         ((ONE, "--cap", 3, "--relation", "x"), "relation"),
     ],

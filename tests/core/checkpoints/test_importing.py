@@ -14,7 +14,7 @@ import torch
 from core import cli
 from core.checkpoints import catalogue, importing
 from core.checkpoints.cards import CARD, read_card
-from core.checkpoints.importing import Hints, Import, answer_overlap, import_checkpoint
+from core.checkpoints.importing import Hints, Import, import_checkpoint
 from core.checkpoints.published import PublishedCheckpoint, find_published, published
 from core.checkpoints.store import CONFIG, WEIGHTS, load_checkpoint
 from core.errors import Stopped, UserError
@@ -251,20 +251,6 @@ def test_a_file_that_is_not_the_catalogues_is_refused(
     with pytest.raises(UserError, match=named):
         import_checkpoint(wish(model, published="small"), Watcher())
     assert left(home) == []
-
-
-def test_the_answer_about_the_patients_can_be_given_again(model, quick):
-    card = import_checkpoint(wish(model), Watcher())
-    changed = answer_overlap(card, "unsure", "asked the radiologists")
-    assert catalogue.find("mine") == changed
-    assert (changed.overlap, changed.overlap_reason) == (
-        "unsure", "asked the radiologists",
-    )  # fmt: skip
-    assert load_checkpoint(changed.folder).card == changed
-    with pytest.raises(UserError, match="these patients"):
-        answer_overlap(card, "maybe", "")
-    with pytest.raises(UserError, match="not imported"):
-        answer_overlap(catalogue.find("starter"), "no", "")
 
 
 def test_a_damaged_import_does_not_hide_the_others(model, quick, home):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 
 import pytest
 import torch
@@ -172,6 +173,16 @@ def test_a_checkpoint_is_found_by_name_or_folder(folder, monkeypatch):
     monkeypatch.setattr(catalogue, "bundled_folder", lambda: folder.parent)
     assert [card.name for card in catalogue.available()] == ["tiny"]
     assert catalogue.find("tiny").folder == folder
+
+
+def test_an_imported_name_comes_before_a_folder_called_so(
+    folder, tmp_path, monkeypatch
+):
+    mine = tmp_path / "home" / "checkpoints" / "tiny"
+    shutil.copytree(folder, mine)
+    monkeypatch.chdir(tmp_path)
+    assert catalogue.find("tiny").folder == mine
+    assert catalogue.find("./tiny").folder.resolve() == folder
 
 
 def test_every_bundled_checkpoint_is_whole_and_small():

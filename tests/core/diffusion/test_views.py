@@ -95,15 +95,6 @@ def test_what_is_not_asked_for_draws_no_random_number():
     assert torch.equal(plain.labels, same.labels)
 
 
-def test_split_leaves_nothing_out_and_changes_no_order():
-    views = views_of(some_images(), torch.arange(3), multiplicity=3, flip=True)
-    parts = list(views.split(4))
-    assert [len(part.clean) for part in parts] == [4, 4, 1]
-    for name in ("clean", "labels", "timesteps", "noise"):
-        joined = torch.cat([getattr(part, name) for part in parts])
-        assert torch.equal(joined, getattr(views, name))
-
-
 def test_pixels_survive_the_way_to_the_network_and_back():
     pixels = (
         torch.arange(256, dtype=torch.uint8).view(1, 16, 16, 1).expand(-1, -1, -1, 3)

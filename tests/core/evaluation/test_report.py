@@ -52,6 +52,18 @@ def test_the_official_test_split_is_taken_where_there_is_one():
     assert "10 real official test" in report.tested_on
 
 
+@pytest.mark.parametrize("tested", ["val", "nothing"])
+def test_the_report_names_what_it_was_tested_on_where_no_test_images_are(tested):
+    """Such as a folder of train and val, of a format that also knows a test split."""
+    dataset = make_dataset(60, held_out=30)
+    official = np.zeros(90, np.uint8)
+    official[60:] = 1 if tested == "val" else 0
+    names = ("train", "val", "test")
+    dataset = replace(dataset, official_splits=official, official_split_names=names)
+    report = measured(dataset, dataset.images, dataset.labels, updates=2)
+    assert "30 real held-out images" in report.tested_on
+
+
 def test_nothing_held_out_is_the_users_to_change():
     dataset = make_dataset(10)
     with pytest.raises(UserError, match="held-out"):
