@@ -225,15 +225,21 @@ def fine_tune(
 
 
 def synthesise(workspace: Workspace, plan: Plan, watcher: Watcher) -> SyntheticSet:
-    """Draw the synthetic images; costs no privacy."""
+    """Draw the synthetic images; costs no privacy.
+
+    Raises:
+        UserError: when the disk cannot hold them; a set that is there stays whole then.
+        Stopped: between two batches; what is drawn is kept.
+    """
     workspace.result("training")
     hardware, number = choose_hardware(_device(workspace)), plan.recipe.images_per_class
-    if workspace.finished("samples"):
+    done = workspace.finished("samples") and workspace.result("samples")
+    if not done or done["per_class"] != number:
+        require_space(workspace.folder("samples"), _bytes_of_images(plan))
         # Until they are as many as is wished, nobody may take them for a whole set, nor
         # what was measured on, or written of, the others for theirs.
-        if workspace.result("samples")["per_class"] != number:
-            for stage in ("samples", *_AFTER_SAMPLES):
-                workspace.reopen(stage)
+        for stage in ("samples", *_AFTER_SAMPLES):
+            workspace.reopen(stage)
     synthetic = sampling.synthesise(
         workspace.folder("samples"),
         class_names=plan.class_names,
@@ -380,15 +386,17 @@ def _synthetic(workspace: Workspace, plan: Plan) -> SyntheticSet:
 
 
 def _bytes_needed(plan: Plan) -> int:
-    """Three training states of four single-precision copies, and the images twice.
-
-    All that is drawn is kept where a teacher names it.
-    """
+    """Three training states of four single-precision copies, and the images."""
     states = 3 * 4 * 4 * plan.checkpoint.parameters if plan.checkpoint else 0
+    return states + _bytes_of_images(plan)
+
+
+def _bytes_of_images(plan: Plan) -> int:
+    """The images twice; all that is drawn is kept where a teacher names it."""
     pixels = plan.resolution**2 * plan.image_channels
     images = plan.recipe.images_per_class * len(plan.class_names)
     copies = 2 + (PATIENCE + 1 if plan.recipe.teacher_labels else 0)
-    return states + copies * images * max(pixels, 4096)
+    return copies * images * max(pixels, 4096)
 
 
 def _device(workspace: Workspace) -> str:

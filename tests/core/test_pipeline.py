@@ -252,6 +252,19 @@ def test_other_images_have_no_figures_and_no_release_yet(
     assert not workspace.finished("utility") and not workspace.finished("release")
 
 
+def test_more_images_than_the_disk_holds_leave_the_set_as_it_is(
+    workspace, project, monkeypatch
+):
+    plan = planned(workspace, project)
+    pipeline.fine_tune(workspace, plan, make_dataset(), Watcher())
+    pipeline.synthesise(workspace, plan, Watcher())
+    many = replace(plan, recipe=replace(plan.recipe, images_per_class=4))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=9_999))
+    with pytest.raises(UserError, match="free some space"):
+        pipeline.synthesise(workspace, many, Watcher())
+    assert workspace.result("samples")["per_class"] == 3
+
+
 def test_a_published_classifiers_figures_do_not_replace_our_own(
     workspace, project, monkeypatch
 ):
