@@ -50,8 +50,17 @@ class Engine(Protocol):
     def forget(self, folder: Path) -> None: ...
     def checkpoints(self) -> tuple[CheckpointCard, ...]: ...
     def recipes(self) -> dict[str, str]: ...
-
     def recipes_without_checkpoint(self) -> frozenset[str]: ...
+    def unfit_recipes(
+        self, project: Project, cards: tuple[CheckpointCard, ...]
+    ) -> dict[str, str]:
+        """Name → why, of the recipes that cannot be used with this project."""
+
+    def unfit_checkpoints(
+        self, project: Project, cards: tuple[CheckpointCard, ...]
+    ) -> dict[str, str]:
+        """Name → why, of the checkpoints that its recipe cannot start from."""
+
     def preview(self, project: Project, channels: int) -> BudgetPreview: ...
     def make_plan(
         self,
@@ -179,6 +188,20 @@ class PipelineEngine:
         from core.bundled import recipes_without_checkpoint
 
         return recipes_without_checkpoint()
+
+    def unfit_recipes(
+        self, project: Project, cards: tuple[CheckpointCard, ...]
+    ) -> dict[str, str]:
+        from core.training.preview import unfit_recipes
+
+        return unfit_recipes(project, cards)
+
+    def unfit_checkpoints(
+        self, project: Project, cards: tuple[CheckpointCard, ...]
+    ) -> dict[str, str]:
+        from core.training.preview import unfit_checkpoints
+
+        return unfit_checkpoints(project, cards)
 
     def preview(self, project: Project, channels: int) -> BudgetPreview:
         from core import pipeline

@@ -87,7 +87,8 @@ class State:
     """The wizard's memory, shared by the pages.
 
     `release` is the folder of the release; `busy` names the step that runs now, empty
-    when none does.
+    when none does; `unit_picked` tells that the unit was chosen by hand, and `lost`
+    that the engine said that nothing can finish this project.
     """
 
     engine: Engine
@@ -106,6 +107,8 @@ class State:
     utility: UtilityReport | None = None
     release: Path | None = None
     busy: str = ""
+    unit_picked: bool = False
+    lost: bool = False
 
     @property
     def committed(self) -> bool:
@@ -136,11 +139,29 @@ class State:
             and not finer_than_patients(self.dataset.unit_column)
         )
 
+    @property
+    def unit_chosen(self) -> bool:
+        """Whether somebody has said who is protected, where it makes a difference.
+
+        Each image is what a new project says by itself. Who declared a number of them
+        has meant them.
+        """
+        return (
+            self.project is None
+            or self.findings is None
+            or not self.protects_patients
+            or self.findings.largest_patient == 1
+            or self.project.unit == "patient"
+            or self.project.declared_count is not None
+            or self.unit_picked
+            or self.committed
+        )
+
     def adopt(self, opened: Opened) -> None:
         """Take over a project, and let go of the one that was open."""
         if self.workspace is not None and self.workspace is not opened.workspace:
             self.engine.close(self.workspace)
-        self.preview = None
+        self._forget()
         for name in Opened.__dataclass_fields__:
             setattr(self, name, getattr(opened, name))
 
@@ -148,10 +169,15 @@ class State:
         """Close the project that is open; it stays in its folder."""
         if self.workspace is not None:
             self.engine.close(self.workspace)
-        self.preview = None
+        self._forget()
         for field in fields(State):
             if field.name in Opened.__dataclass_fields__:
                 setattr(self, field.name, field.default)
+
+    def _forget(self) -> None:
+        """What is known of a project and not kept in its folder."""
+        self.preview = None
+        self.unit_picked = self.lost = False
 
     def change(self, **wishes: object) -> None:
         """Change wishes of the project; a plan made for other wishes is dropped."""

@@ -46,7 +46,8 @@ class GlossaryDialog(QDialog):
                 self.tr(
                     "How far “almost” may go. It is an upper bound: at ε = 1 no "
                     "outcome becomes more than about 2.7 times as likely, at ε = 3 "
-                    "about 20 times, at ε = 8 about 3,000 times."
+                    "about 20 times, at ε = 8 about 3,000 times, at ε = 10 about "
+                    "22,000 times."
                 ),
             ),
             (

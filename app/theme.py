@@ -10,7 +10,7 @@ from importlib import resources
 from string import Template
 
 from PySide6.QtCore import QDir, Qt
-from PySide6.QtGui import QColor, QGuiApplication, QPalette
+from PySide6.QtGui import QColor, QFontInfo, QGuiApplication, QPalette
 from PySide6.QtWidgets import QApplication
 
 
@@ -77,6 +77,9 @@ DARK = Theme(
     error_text="#ffaaa3",
 )
 
+SIZES = {"brand": 1.3, "title": 1.8, "heading": 1.15, "figure": 1.6}
+"""Of the letters of a role, in parts of the system font's."""
+
 _SHEET = Template(
     """
 QWidget { color: $text; }
@@ -87,11 +90,11 @@ QScrollArea { border: none; }
 #footer { border-top: 1px solid $line; }
 #summary { background: $tint; border-radius: 6px; padding: 7px 12px; color: $text; }
 QLabel { background: transparent; }
-QLabel[role="brand"] { font-size: 17px; font-weight: 600; }
-QLabel[role="title"] { font-size: 24px; font-weight: 600; }
-QLabel[role="heading"] { font-size: 15px; font-weight: 600; }
+QLabel[role="brand"] { font-size: ${brand}px; font-weight: 600; }
+QLabel[role="title"] { font-size: ${title}px; font-weight: 600; }
+QLabel[role="heading"] { font-size: ${heading}px; font-weight: 600; }
 QLabel[role="strong"] { font-weight: 600; }
-QLabel[role="figure"] { font-size: 21px; font-weight: 600; }
+QLabel[role="figure"] { font-size: ${figure}px; font-weight: 600; }
 QLabel[role="hint"] { color: $muted; }
 QLabel[role="path"] { font-family: monospace; }
 QFrame[role="card"] {
@@ -267,7 +270,9 @@ def wear(application: QApplication, scheme: Qt.ColorScheme) -> None:
     """Put on the dark theme for a dark scheme, the light one for any other."""
     theme = DARK if scheme == Qt.ColorScheme.Dark else LIGHT
     application.setPalette(_palette(theme))
-    application.setStyleSheet(_SHEET.substitute(asdict(theme)))
+    letters = QFontInfo(application.font()).pixelSize()
+    sizes = {role: round(share * letters) for role, share in SIZES.items()}
+    application.setStyleSheet(_SHEET.substitute(asdict(theme) | sizes))
 
 
 def _palette(theme: Theme) -> QPalette:

@@ -39,6 +39,27 @@ def epsilon(value: float) -> str:
     return f"{rounded:g}"
 
 
+def percent(share: float) -> str:
+    """A bound on a share, rounded up to two decimals.
+
+    >>> percent(0.89088), percent(1.0)
+    ('89.09 %', '100.00 %')
+    """
+    return f"{math.ceil(round(share * 10_000, 6)) / 100:.2f} %"
+
+
+def size_on_disk(number: float) -> str:
+    """
+    >>> size_on_disk(2_000_000), size_on_disk(409_600_000_000)
+    ('2 MB', '410 GB')
+    """
+    megabytes = max(1, math.ceil(number / 1e6))
+    if megabytes < 1000:
+        return f"{megabytes} MB"
+    gigabytes = megabytes / 1000
+    return f"{gigabytes:.1f} GB" if gigabytes < 10 else f"{math.ceil(gigabytes):,} GB"
+
+
 def probability(value: float) -> str:
     """
     >>> probability(1e-5), probability(0.001), probability(2.5e-6)

@@ -38,6 +38,10 @@ class Undeclared(UserError):
         self.choices = choices
 
 
+class Unfinishable(UserError):
+    """Budget is charged, and what it paid for is lost: the project cannot go on."""
+
+
 class Stopped(Exception):
     """The caller asked to stop, and the stage stopped at a safe point.
 

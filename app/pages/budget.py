@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 from PySide6.QtWidgets import (
     QComboBox,
     QGridLayout,
+    QHBoxLayout,
     QLabel,
     QLineEdit,
+    QPushButton,
     QWidget,
 )
 
@@ -18,9 +20,11 @@ from app.jobs import Latest
 from app.pages.base import Page
 from app.widgets.curve import EpsilonCurve
 from app.widgets.epsilon import EpsilonField
+from app.widgets.kind import KindCard
+from app.widgets.meaning import BudgetFacts
 from app.widgets.message import Message, describe_field
 from app.widgets.number import NumberField
-from app.widgets.text import Card, Facts, label
+from app.widgets.text import Card, label
 from app.words import count, duration, epsilon, probability, read_number
 
 if TYPE_CHECKING:
@@ -28,6 +32,8 @@ if TYPE_CHECKING:
     from core.pipeline import BudgetPreview
 
 HIGH_EPSILON = 8.0
+WEAK_EPSILON = 20.0
+"""Above, a bound on one person says next to nothing."""
 LARGEST = 10_000_000
 
 
@@ -50,6 +56,10 @@ class BudgetPage(Page):
         self._refused = ""
         self._trains = True
         self.column.addWidget(self._epsilon_card())
+        self.kind = KindCard()
+        self.kind.chosen.connect(self._edited)
+        self.recipe = self.kind.list
+        self.column.addWidget(self.kind)
         self.column.addWidget(self._preview_card())
         self.column.addWidget(self._details_card())
         self.column.addStretch(1)
@@ -58,10 +68,11 @@ class BudgetPage(Page):
         super().enter(state)
         project = state.project
         assert project is not None and state.findings is not None
+        unfit = state.engine.unfit_recipes(project, state.cards)
+        self.kind.show_kinds(state.engine.recipes(), unfit, project.recipe)
         fields = (self.recipe, self.delta, self.batch, self.steps, self.unit)
         for field in fields:
             field.blockSignals(True)
-        self._show_recipes(state.engine.recipes(), project.recipe)
         self.epsilon.set_value(project.epsilon)
         self.delta.setText(probability(project.delta))
         self.batch.setValue(project.batch_size or 0)
@@ -89,15 +100,28 @@ class BudgetPage(Page):
             return next(iter(problems.values()))
         if self.state.project.declared_count is None:
             return self.tr("Declare the number of records on the dataset page first.")
-        if self.state.starts_from_checkpoint and not self.state.project.overlap_answer:
-            return self.tr(
-                "This kind of images starts from a checkpoint: go back and choose one."
-            )
+        if missing := self._missing_of_checkpoint():
+            return missing
         if self._refused:
-            return self.tr("Change the values as the message says.")
+            return self._refused
         if self.state.preview is None and self.state.plan is None:
             return self.tr("Working out what this budget buys …")
         return None
+
+    def _missing_of_checkpoint(self) -> str:
+        """What the page before has to be told first; empty when it is nothing."""
+        assert self.state is not None and self.state.project is not None
+        project = self.state.project
+        if not self.state.starts_from_checkpoint:
+            return ""
+        if project.checkpoint not in [card.name for card in self.state.cards]:
+            return self.tr("This kind uses a public network: go back and choose one.")
+        if not project.overlap_answer:
+            return self.tr(
+                "This kind uses a public network: go back and answer whether it could "
+                "have seen these patients."
+            )
+        return ""
 
     def summary(self) -> str:
         if self.state is None or self.state.project is None:
@@ -122,15 +146,18 @@ class BudgetPage(Page):
         self._sentence = label()
         self._working = label("", "hint")
         self._warnings = Message()
-        self._facts = Facts()
+        self.better = QPushButton(self.tr("Use th&is kind"))
+        self.better.clicked.connect(self._take_better)
+        self.better.hide()
+        advice = QHBoxLayout()
+        advice.addWidget(self.better)
+        advice.addStretch(1)
+        self._facts = BudgetFacts()
         self.curve = EpsilonCurve()
-        for widget in (
-            self._working,
-            self._sentence,
-            self._warnings,
-            self._facts,
-            self.curve,
-        ):
+        for widget in (self._working, self._sentence, self._warnings):
+            card.rows.addWidget(widget)
+        card.rows.addLayout(advice)
+        for widget in (self._facts, self.curve):
             card.rows.addWidget(widget)
         return card
 
@@ -140,12 +167,6 @@ class BudgetPage(Page):
         grid.setHorizontalSpacing(14)
         grid.setVerticalSpacing(4)
         grid.setColumnStretch(2, 1)
-        self.recipe = QComboBox()
-        # Titles say what a recipe needs: they must not decide how wide the window is.
-        self.recipe.setSizeAdjustPolicy(
-            QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
-        )
-        self.recipe.setMinimumContentsLength(30)
         self.delta = QLineEdit()
         self.unit = QComboBox()
         self.unit.addItems([self.tr("each image"), self.tr("each patient")])
@@ -161,8 +182,7 @@ class BudgetPage(Page):
         self._steps_hint = self.tr(
             "More steps take longer and need more noise in each."
         )
-        rows: tuple[tuple[str, QWidget, QLabel | None], ...] = (
-            (self.tr("&Kind of images"), self.recipe, None),
+        rows: tuple[tuple[str, QWidget, QLabel], ...] = (
             (self.tr("&Delta δ"), self.delta, self._delta_note),
             (self.tr("&Unit of protection"), self.unit, unit_note),
             (self.tr("Number per step (ba&tch)"), self.batch, self._batch_note),
@@ -173,26 +193,15 @@ class BudgetPage(Page):
             name.setBuddy(field)
             field.setAccessibleName(text.replace("&", ""))
             grid.addWidget(name, row, 0)
-            if note is None:
-                grid.addWidget(field, row, 1, 1, 2)
-                continue
             field.setFixedWidth(170)
             grid.addWidget(field, row, 1)
             grid.addWidget(note, row, 2)
         card.rows.addLayout(grid)
-        self.recipe.currentIndexChanged.connect(self._edited)
         self.delta.textChanged.connect(self._edited)
         self.unit.currentIndexChanged.connect(self._unit_edited)
         self.batch.valueChanged.connect(self._edited)
         self.steps.valueChanged.connect(self._edited)
         return card
-
-    def _show_recipes(self, titles: dict[str, str], chosen: str) -> None:
-        """List the recipes; one of the custodian's own, named in a file, as it is."""
-        self.recipe.clear()
-        for name, title in (titles | {chosen: titles.get(chosen, chosen)}).items():
-            self.recipe.addItem(title, name)
-        self.recipe.setCurrentIndex(self.recipe.findData(chosen))
 
     def _problems(self) -> dict[QWidget, str]:
         """What is wrong with a field, in a sentence, for each field that is wrong."""
@@ -223,7 +232,7 @@ class BudgetPage(Page):
             # What is shown is rounded: it counts once it says something else.
             shown = self.delta.text() == probability(kept)
             self.state.change(
-                recipe=self.recipe.currentData(),
+                recipe=self.kind.value,
                 epsilon=self.epsilon.value,
                 delta=kept if shown else read_number(self.delta.text()),
                 batch_size=self.batch.value() or None,
@@ -233,6 +242,7 @@ class BudgetPage(Page):
 
     def _unit_edited(self, index: int) -> None:
         assert self.state is not None and self.state.findings is not None
+        self.state.unit_picked = True
         self.state.change(
             unit=UNITS[index],
             declared_count=None,  # As many images are not as many patients.
@@ -246,13 +256,11 @@ class BudgetPage(Page):
         if self._refused:
             self._refused = ""
             self.message.clear()
+        self.better.hide()
         self._explain_fields()
         if self._problems():
             self._previews.forget()
-            self._working.setText(
-                self.tr("What is shown below is of the values before.")
-            )
-            self._working.setVisible(bool(self._sentence.text()))
+            self._show_outdated()
             self.changed.emit()
             return
         self._working.setText(
@@ -277,6 +285,8 @@ class BudgetPage(Page):
         self._refused = ""
         self._working.hide()
         self._sentence.setText(preview.sentence)
+        offered = self.kind.offers(preview.better_kind)
+        self.better.setVisible(offered and not self.state.committed)
         self._warnings.warn("\n".join(preview.warnings))
         forecast = preview.forecast_seconds
         drawn = self.tr("{batch} of {number}, drawn at random").format(
@@ -293,6 +303,7 @@ class BudgetPage(Page):
             blurred = self.tr("{noise} – how strongly the statistics are blurred")
         self._offer_training(trains=preview.steps > 0)
         self._facts.show_facts(
+            *self._facts.meaning(preview, self.state.project),
             (self.tr("Training"), steps),
             (self.tr("Noise multiplier"), blurred.format(noise=noise)),
             (
@@ -319,9 +330,20 @@ class BudgetPage(Page):
     def _refuse(self, text: str) -> None:
         self._refused = text
         self._offer_training(trains=True)
-        self._working.hide()
-        self.message.error(text)
+        self._show_outdated()
+        self.refuse(text)
         self.changed.emit()
+
+    def _show_outdated(self) -> None:
+        """Say that no figure on show belongs to the values as they are."""
+        self._working.setText(self.tr("What is shown below is of the values before."))
+        self._working.setVisible(bool(self._sentence.text()))
+
+    def _take_better(self) -> None:
+        """Change to the kind that is advised."""
+        assert self.state is not None and self.state.preview is not None
+        self.kind.choose(self.state.preview.better_kind)
+        self.recipe.setFocus()
 
     def _preview_crashed(self, text: str) -> None:
         self._refuse(self.tr("The preview met a bug in Sfumato."))
@@ -359,8 +381,13 @@ class BudgetPage(Page):
 
 
 def _others(preview: BudgetPreview) -> str:
-    """What the unit that was not chosen gets, so that a weak choice is seen."""
-    return "\n".join(
-        f"{whom}: " + (f"ε = {epsilon(value)}" if math.isfinite(value) else "none")
-        for whom, value in preview.others
-    )
+    """What patients get of a bound on images, so that a weak choice is seen."""
+    return "\n".join(f"{whom}: {_strength(value)}" for whom, value in preview.others)
+
+
+def _strength(value: float) -> str:
+    if not math.isfinite(value):
+        return "none"
+    if value > WEAK_EPSILON:
+        return f"practically none (ε = {math.ceil(value):,})"
+    return f"ε = {epsilon(value)}"

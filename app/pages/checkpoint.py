@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from PySide6.QtWidgets import (
     QButtonGroup,
     QHBoxLayout,
+    QLabel,
     QLineEdit,
     QRadioButton,
     QVBoxLayout,
@@ -39,6 +40,8 @@ class CheckpointPage(Page):
             ),
         )
         self._cards: tuple[CheckpointCard, ...] = ()
+        self._unfit: dict[str, str] = {}
+        self._reasons: list[QLabel] = []
         self._frames: list[Card] = []
         self.buttons: list[QRadioButton] = []
         self._group = QButtonGroup(self)
@@ -60,6 +63,7 @@ class CheckpointPage(Page):
         self.reason.setText(state.project.overlap_reason)
         if state.cards != self._cards:
             self._show_cards(state.cards)
+        self._unfit = state.engine.unfit_checkpoints(state.project, state.cards)
         self._show_chosen()
         self._explain()
         for frame in (*self._frames, self._asked):
@@ -80,8 +84,11 @@ class CheckpointPage(Page):
             return self.tr("Choose images first.")
         if not self.state.starts_from_checkpoint:
             return None
-        if project.checkpoint not in [card.name for card in self.state.cards]:
-            return self.tr("Choose a checkpoint.")
+        names = [card.name for card in self.state.cards]
+        # Where none fits, another kind must be chosen, on the next page.
+        fits = set(names) - self._unfit.keys() or set(names)
+        if project.checkpoint not in (names if self.state.committed else fits):
+            return self.tr("Choose a checkpoint that can be used.")
         if not project.overlap_answer:
             return self.tr("Answer the question about these patients.")
         if project.overlap_answer == "yes":
@@ -155,7 +162,7 @@ class CheckpointPage(Page):
         for frame in self._frames:
             frame.hide()
             frame.deleteLater()
-        self._frames, self.buttons = [], []
+        self._frames, self.buttons, self._reasons = [], [], []
         for card in cards:
             frame, button = self._frame(card)
             self._group.addButton(button)
@@ -166,7 +173,6 @@ class CheckpointPage(Page):
     def _frame(self, card: CheckpointCard) -> tuple[Card, QRadioButton]:
         frame = Card()
         button = QRadioButton(card.title)
-        button.setAccessibleDescription(card.description)
         frame.rows.addWidget(button)
         told = label(card.description)
         facts = Facts()
@@ -184,7 +190,9 @@ class CheckpointPage(Page):
             (self.tr("Fingerprint"), f"{card.sha256[:HASH_CHARACTERS]} (SHA-256)"),
             (self.tr("When imported"), self._answered_before(card)),
         )
-        for widget in (told, facts):
+        reason = label("", "strong")
+        self._reasons.append(reason)
+        for widget in (reason, told, facts):
             widget.setContentsMargins(33, 0, 0, 0)
             frame.rows.addWidget(widget)
         return frame, button
@@ -201,12 +209,16 @@ class CheckpointPage(Page):
 
     def _show_chosen(self) -> None:
         assert self.state is not None and self.state.project is not None
-        for card, frame, button in zip(
-            self._cards, self._frames, self.buttons, strict=True
+        for card, frame, button, reason in zip(
+            self._cards, self._frames, self.buttons, self._reasons, strict=True
         ):
             chosen = card.name == self.state.project.checkpoint
+            unfit = self._unfit.get(card.name, "")
             button.setChecked(chosen)
-            button.setEnabled(not self.state.committed)
+            button.setEnabled(not self.state.committed and not unfit)
+            button.setAccessibleDescription(f"{unfit} {card.description}".strip())
+            reason.setText(unfit)
+            reason.setVisible(bool(unfit))
             dress(frame, chosen=chosen)
 
     def _chosen(self) -> CheckpointCard | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,6 +98,8 @@ class DatasetPage(Page):
             return self.tr("Choose images first, or the sample dataset.")
         if not self.classes.settled:
             return self.tr("Confirm the classes to learn.")
+        if not state.unit_chosen:
+            return self.tr("Choose who is protected: each image, or each patient.")
         if self._units_found() < 2:
             return self.tr("At least two are needed to learn from: choose more images.")
         if not self.number.value():
@@ -116,7 +119,11 @@ class DatasetPage(Page):
     def default_focus(self) -> QWidget | None:
         if self.welcome.isVisibleTo(self):
             return self.welcome.images.line
-        return self.number if self.classes.settled else self.classes.list
+        if not self.classes.settled:
+            return self.classes.list
+        if self.state is not None and not self.state.unit_chosen:
+            return self.unit.buttons["patient"]
+        return self.number
 
     def busy(self, working: bool) -> None:
         for widget in (self.welcome, *self._cards(), self.other, self.erase):
@@ -158,6 +165,9 @@ class DatasetPage(Page):
         workspace, project = self.state.workspace, self.state.project
         assert workspace is not None and project is not None
         changed = project.changed(**declared)
+        if changed.unit_column != project.unit_column:
+            # Of other groups another number, and whom it protects is asked anew.
+            changed = replace(changed, declared_count=None)
         self.run(
             self.tr("Reading images"),
             lambda watcher: flow.read_again(engine, workspace, changed, watcher),
@@ -213,7 +223,8 @@ class DatasetPage(Page):
         self.state.change(classes=classes)
         self.state.save()
         self.classes.show_classes(self.state.dataset, classes, fixed=False)
-        self.number.setFocus()
+        if (first := self.default_focus()) is not None:
+            first.setFocus()
         self.changed.emit()
 
     def _adopt_or_ask(self, answer: Opened | Undeclared) -> None:
@@ -289,12 +300,12 @@ class DatasetPage(Page):
         project, fixed = self.state.project, self.state.committed
         for widget in (self.number, self.most):
             widget.blockSignals(True)
-        self.unit.choose(project.unit)
+        self.unit.choose(project.unit if self.state.unit_chosen else "")
         self.most.setValue(project.max_images_per_unit)
         self.number.setValue(project.declared_count or 0)
         for widget in (self.number, self.most):
             widget.blockSignals(False)
-            widget.setEnabled(not fixed)
+        self.most.setEnabled(not fixed)
         has_patients = self.state.protects_patients
         self.unit.buttons["image"].setEnabled(not fixed)
         self.unit.buttons["patient"].setEnabled(has_patients and not fixed)
@@ -309,6 +320,7 @@ class DatasetPage(Page):
 
     def _protect(self) -> None:
         assert self.state is not None and self.state.project is not None
+        self.state.unit_picked = True
         changed = self.unit.value != self.state.project.unit
         self.state.change(
             unit=self.unit.value,
@@ -322,9 +334,11 @@ class DatasetPage(Page):
         self.changed.emit()
 
     def _declare(self, number: int) -> None:
-        assert self.state is not None
+        assert self.state is not None and self.state.project is not None
+        self.state.unit_picked = True  # Who changes a number of them means them.
         if number:
-            delta = suggested_delta(number)
+            # A smaller one may have been typed.
+            delta = min(suggested_delta(number), self.state.project.delta)
             self.state.change(declared_count=number, delta=delta)
         else:
             self.state.change(declared_count=None)
@@ -339,4 +353,6 @@ class DatasetPage(Page):
             self.state.dataset.unit_column,
             patients=self.state.protects_patients,
         )
+        fixed = self.state.committed or not self.state.unit_chosen
+        self.number.setEnabled(not fixed)
         self.declared.explain(self.unit.value, self._units_found())

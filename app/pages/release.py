@@ -16,6 +16,7 @@ from app.widgets.message import Message
 from app.widgets.table import Table
 from app.widgets.text import Card, Facts, label
 from app.words import count, epsilon, probability
+from core.privacy.budget import times
 
 if TYPE_CHECKING:
     from core.events import Watcher
@@ -195,10 +196,11 @@ class ReleasePage(Page):
         self._relation.setText(
             self.tr(
                 "Adding or removing any one {unit} changes the probability of whatever "
-                "can be computed from the release by a factor of at most e^{epsilon}, "
-                "except with probability {delta}."
+                "can be computed from the release by a factor of at most {times} (e to "
+                "the power {epsilon}), except with probability {delta}."
             ).format(
                 unit=unit,
+                times=times(project.epsilon),
                 epsilon=epsilon(project.epsilon),
                 delta=probability(project.delta),
             )
@@ -213,6 +215,10 @@ class ReleasePage(Page):
                     images=count(total, "synthetic image"),
                     classes=count(len(samples.class_names), "class", "classes"),
                 ),
+            ),
+            (
+                self.tr("Size"),
+                self.tr("{side} × {side} pixels each").format(side=project.resolution),
             ),
             (
                 self.tr("Report"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from PySide6.QtWidgets import (
@@ -17,11 +18,14 @@ from app.pages.base import Page
 from app.widgets.gallery import Gallery
 from app.widgets.number import NumberField
 from app.widgets.text import Card, label
-from app.words import count
+from app.words import count, size_on_disk
 
 if TYPE_CHECKING:
     from core.events import Watcher
     from core.pipeline import Plan, SyntheticSet
+
+BLOCK = 4096
+"""A file takes whole blocks of the disk, however small it is."""
 
 
 class SamplesPage(Page):
@@ -77,6 +81,21 @@ class SamplesPage(Page):
 
     def default_focus(self) -> QWidget | None:
         return self.number
+
+    def stopped(self) -> None:
+        super().stopped()
+        before = None if self.state is None else self.state.samples
+        if before is not None and self._drop_reopened():
+            self.message.note(
+                self.tr(
+                    "The drawing was stopped before all images were made: press Make "
+                    "images to go on. Or type {number} first, for as many as before."
+                ).format(number=f"{before.per_class:,}")
+            )
+
+    def refuse(self, text: str) -> None:
+        super().refuse(text)
+        self._drop_reopened()
 
     def busy(self, working: bool) -> None:
         self.make.setEnabled(not working)
@@ -148,10 +167,15 @@ class SamplesPage(Page):
     def _add_up(self) -> None:
         if self.state is not None and self.state.dataset is not None:
             kinds = len(self.state.dataset.class_names)
+            total = kinds * self.number.value()
+            # Stored as PNG, an image is hardly ever larger than its pixels.
+            pixels = math.prod(self.state.dataset.images.shape[1:])
+            each = math.ceil(pixels / BLOCK) * BLOCK
             self._total.setText(
-                self.tr("{total} in {classes}").format(
-                    total=count(kinds * self.number.value(), "image"),
+                self.tr("{total} in {classes}, about {size} on the disk").format(
+                    total=count(total, "image"),
                     classes=count(kinds, "class", "classes"),
+                    size=size_on_disk(total * each),
                 )
             )
 
@@ -162,6 +186,17 @@ class SamplesPage(Page):
         self.state.utility = None
         self.state.release = None
         self._show_files()
+
+    def _drop_reopened(self) -> bool:
+        """Forget the finished set if the engine opened it to draw another number."""
+        state = self.state
+        assert state is not None and state.workspace is not None
+        if state.samples is None or state.engine.finished(state.workspace, "samples"):
+            return False
+        state.samples, state.files = None, ()
+        state.utility = state.release = None
+        self._show_files()
+        return True
 
     def _show_files(self) -> None:
         assert self.state is not None

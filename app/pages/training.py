@@ -9,13 +9,15 @@ from PySide6.QtWidgets import QHBoxLayout, QProgressBar, QPushButton, QWidget
 
 from app.flow import State
 from app.pages.base import Page
+from app.widgets.meaning import BudgetFacts
 from app.widgets.message import Message
-from app.widgets.text import Card, Facts, label
+from app.widgets.text import Card, label
 from app.words import count, duration, epsilon, probability
+from core.errors import Unfinishable
 
 if TYPE_CHECKING:
     from core.events import Progress, Watcher
-    from core.pipeline import FineTuned, Plan, Spending
+    from core.pipeline import BudgetPreview, FineTuned, Plan, Spending
 
 PERMILLE = 1000
 EPSILON_FIGURE = "epsilon"
@@ -41,7 +43,8 @@ class TrainingPage(Page):
 
     def enter(self, state: State) -> None:
         super().enter(state)
-        if state.plan is None and self.job is None:
+        unread = state.preview is None and not state.committed
+        if self.job is None and (state.plan is None or unread):
             self._prepare()
         self._show_phase()
 
@@ -50,6 +53,11 @@ class TrainingPage(Page):
             return self.tr("Wait until training has finished, or pause it.")
         if self.job is not None:
             return self.tr("The plan is being made …")
+        if self.state is not None and self.state.lost:
+            assert self.state.project is not None
+            return self.tr(
+                "Start a new project; ε = {epsilon} stays charged on these images."
+            ).format(epsilon=epsilon(self._spent()))
         if self.state is None or self.state.fine_tuned is None:
             paused = self.state is not None and self.state.committed
             if paused:
@@ -83,10 +91,13 @@ class TrainingPage(Page):
         engine, space = state.engine, state.workspace
         plan, dataset = state.plan, state.dataset
 
-        def train(watcher: Watcher) -> FineTuned:
-            return engine.fine_tune(space, plan, dataset, watcher)
+        def train(watcher: Watcher) -> FineTuned | Unfinishable:
+            try:
+                return engine.fine_tune(space, plan, dataset, watcher)
+            except Unfinishable as verdict:
+                return verdict
 
-        job = self.run(self.tr("Training"), train, self._finished, panel=False)
+        job = self.run(self.tr("Training"), train, self._ended, panel=False)
         if job is None:
             return
         self._training = True
@@ -119,7 +130,7 @@ class TrainingPage(Page):
     def _review_card(self) -> Card:
         self._review = Card(self.tr("Before anything is spent"))
         self._sentence = label()
-        self._terms = Facts()
+        self._terms = BudgetFacts()
         warning = Message()
         warning.warn(
             self.tr(
@@ -133,7 +144,8 @@ class TrainingPage(Page):
         row = QHBoxLayout()
         row.addStretch(1)
         row.addWidget(self.authorise)
-        for widget in (self._sentence, self._terms, warning):
+        self._warnings = Message()
+        for widget in (self._sentence, self._terms, self._warnings, warning):
             self._review.rows.addWidget(widget)
         self._review.rows.addLayout(row)
         return self._review
@@ -182,15 +194,18 @@ class TrainingPage(Page):
         engine, space = state.engine, state.workspace
         project, dataset = state.project, state.dataset
 
-        def prepare(watcher: Watcher) -> tuple[Plan, Spending]:
+        preview, channels = state.preview, dataset.images.shape[3]
+
+        def prepare(watcher: Watcher) -> tuple[Plan, Spending, BudgetPreview]:
             plan = engine.make_plan(space, project, dataset, watcher)
-            return plan, engine.spending(space, plan, dataset)
+            told = preview or engine.preview(project, channels)
+            return plan, engine.spending(space, plan, dataset), told
 
         self.run(self.tr("Making the plan"), prepare, self._planned)
 
-    def _planned(self, made: tuple[Plan, Spending]) -> None:
+    def _planned(self, made: tuple[Plan, Spending, BudgetPreview]) -> None:
         assert self.state is not None
-        self.state.plan, self.state.spending = made
+        self.state.plan, self.state.spending, self.state.preview = made
         self._show_phase()
 
     def _count_spending(self) -> None:
@@ -214,10 +229,21 @@ class TrainingPage(Page):
         self.state.spending = spending
         self._show_phase()
 
-    def _finished(self, fine_tuned: FineTuned) -> None:
+    def _ended(self, outcome: FineTuned | Unfinishable) -> None:
         assert self.state is not None
-        self.state.fine_tuned = fine_tuned
+        if isinstance(outcome, Unfinishable):
+            self.state.lost = True
+            self.refuse(str(outcome))
+            self._count_spending()
+            return
+        self.state.fine_tuned = outcome
         self._show_phase()
+
+    def _spent(self) -> float:
+        """What this project has charged; what it may have, before that is known."""
+        assert self.state is not None and self.state.project is not None
+        spending = self.state.spending
+        return spending.epsilon_charged if spending else self.state.project.epsilon
 
     def _show_phase(self) -> None:
         """Show review, running, paused or done: whichever the state says."""
@@ -231,8 +257,9 @@ class TrainingPage(Page):
         self._progress.setVisible(started)
         self.pause.setVisible(self._training)
         self.pause.setEnabled(self._training)
-        self.resume.setVisible(paused)
-        self._pause_means.setVisible(self._training or paused)
+        self.resume.setVisible(paused and not state.lost)
+        self._steps.setVisible(not state.lost)
+        self._pause_means.setVisible(self._training or (paused and not state.lost))
         if planned and not started:
             self._show_review(state.plan, state.spending)
         if done:
@@ -250,17 +277,25 @@ class TrainingPage(Page):
             after = self.tr("Paused after {steps}").format(
                 steps=count(state.spending.steps_done, "step")
             )
-            self._activity.setText(after if state.plan.steps else self.tr("Paused"))
+            if state.lost:
+                after = self.tr("This project cannot be finished")
+            elif not state.plan.steps:
+                after = self.tr("Paused")
+            self._activity.setText(after)
             self._left.setText("")
             self._steps.setRange(0, max(1, state.plan.steps))
             self._steps.setValue(state.spending.steps_done)
             self._show_charged(state.spending.epsilon_charged)
 
     def _show_review(self, plan: Plan, spending: Spending) -> None:
-        assert self.state is not None
+        assert self.state is not None and self.state.project is not None
         budget, preview = plan.budget, self.state.preview
         patient = budget.unit.kind.value == "patient"
         self._sentence.setText(plan.sentence())
+        meaning: tuple[tuple[str, str], ...] = ()
+        if preview is not None:
+            meaning = self._terms.meaning(preview, self.state.project)
+            self._warnings.warn("\n".join(preview.warnings))
         spent = [
             self.tr("ε = {epsilon}").format(epsilon=epsilon(spending.before))
             if spending.before
@@ -281,6 +316,7 @@ class TrainingPage(Page):
                     unit=self.tr("each patient") if patient else self.tr("each image"),
                 ),
             ),
+            *meaning,
             (self.tr("Spent on these images so far"), ", ".join(spent)),
             (
                 self.tr("Spent after this training"),

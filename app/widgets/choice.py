@@ -19,7 +19,8 @@ class Choice(QWidget):
         self.setAccessibleName(name)
         self._group = QButtonGroup(self)
         self.buttons: dict[str, QRadioButton] = {}
-        column = QVBoxLayout(self)
+        self._column = column = QVBoxLayout(self)
+        self._last: dict[str, QWidget] = {}
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(4)
         for value, text, explanation in options:
@@ -27,9 +28,10 @@ class Choice(QWidget):
             button.setAccessibleDescription(f"{name} {explanation}".strip())
             self._group.addButton(button)
             self.buttons[value] = button
+            self._last[value] = button
             column.addWidget(button)
             if explanation:
-                told = label(explanation, "hint")
+                self._last[value] = told = label(explanation, "hint")
                 told.setContentsMargins(33, 0, 0, 6)
                 column.addWidget(told)
         self._group.buttonClicked.connect(lambda _: self.chosen.emit(self.value))
@@ -41,6 +43,11 @@ class Choice(QWidget):
             if button.isChecked():
                 return value
         return ""
+
+    def add_below(self, value: str, widget: QWidget) -> None:
+        """Put a widget under the option that it belongs to."""
+        place = self._column.indexOf(self._last[value])
+        self._column.insertWidget(place + 1, widget)
 
     def choose(self, value: str) -> None:
         """Show `value` as chosen, or none of them; no signal is sent."""

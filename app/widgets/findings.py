@@ -79,10 +79,10 @@ class FindingsCard(Card):
             (self.tr("Images"), use),
             (self.tr("Groups") if groups else self.tr("Patients"), patients),
             (
-                self.tr("Working size"),
-                self.tr("{width} × {height} pixels, {colour}").format(
-                    width=width, height=height, colour=colour
-                ),
+                self.tr("Size of the synthetic images"),
+                self.tr(
+                    "{width} × {height} pixels, {colour}; yours are brought to this"
+                ).format(width=width, height=height, colour=colour),
             ),
             (self.tr("Left out"), self._left_out(dataset.problems)),
         )

@@ -32,19 +32,19 @@ class ProtectionCard(Card):
             self.tr("Unit of protection"),
             (
                 (
-                    "image",
-                    self.tr("Each &image"),
-                    self.tr(
-                        "The bound limits what the release can tell about any single "
-                        "image."
-                    ),
-                ),
-                (
                     "patient",
                     self.tr("Each pa&tient"),
                     self.tr(
                         "The bound limits what the release can tell about any single "
                         "patient, with all their images."
+                    ),
+                ),
+                (
+                    "image",
+                    self.tr("Each &image"),
+                    self.tr(
+                        "The bound limits what the release can tell about any single "
+                        "image."
                     ),
                 ),
             ),
@@ -68,8 +68,8 @@ class ProtectionCard(Card):
             3,
         )
         self.note = Message()
+        self.unit.add_below("patient", self._most)
         self.rows.addWidget(self.unit)
-        self.rows.addWidget(self._most)
         self.rows.addWidget(self.note)
 
     def explain(self, found: Findings, column: str, *, patients: bool) -> None:
@@ -128,12 +128,19 @@ class NumberCard(Card):
         self.rows.addWidget(self.hint)
 
     def explain(self, unit: str, least: int) -> None:
-        """Name the field after the unit, and say whether its number can be right."""
-        self._name.setText(
-            self.tr("&Declared number of patients")
-            if unit == "patient"
-            else self.tr("&Declared number of images")
-        )
+        """Name the field after the unit, and say whether its number can be right.
+
+        Without a unit, it waits for one.
+        """
+        names = {
+            "image": self.tr("&Declared number of images"),
+            "patient": self.tr("&Declared number of patients"),
+        }
+        self._name.setText(names.get(unit, self.tr("&Declared number")))
+        if not unit:
+            hint = self.tr("Choose first who is protected.")
+            describe_field(self.number, self.hint, hint, wrong=False)
+            return
         number = self.number.value()
         wrong = 0 < number < least
         # PRIVACY: never filled in from the images: noise and report depend on it.

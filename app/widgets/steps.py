@@ -18,14 +18,15 @@ from app import theme
 STATE_ROLE = Qt.ItemDataRole.UserRole
 TITLE_ROLE = Qt.ItemDataRole.UserRole + 1
 NOW_ROLE = Qt.ItemDataRole.UserRole + 2
-ROW_HEIGHT = 54
+ROW_PADDING = 16
+"""Above and below the two lines of a row: 3 around its frame and 5 inside it."""
 
 
 class _StepDelegate(QStyledItemDelegate):
     def sizeHint(
         self, option: QStyleOptionViewItem, index: QModelIndex | QPersistentModelIndex
     ) -> QSize:
-        return QSize(180, ROW_HEIGHT)
+        return QSize(180, 2 * option.fontMetrics.height() + ROW_PADDING)
 
     def paint(
         self,
@@ -54,7 +55,7 @@ class _StepDelegate(QStyledItemDelegate):
         if not enabled:
             painter.setPen(QColor(colours.muted))
         painter.drawText(disc, Qt.AlignmentFlag.AlignCenter, str(index.row() + 1))
-        self._words(painter, area.adjusted(48, 8, -4, -7), index, now, enabled)
+        self._words(painter, area.adjusted(48, 5, -4, -5), index, now, enabled)
         painter.restore()
 
     @staticmethod

@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from core.diffusion.networks import DenoisingNetwork
-from core.diffusion.process import Parameterisation, Process
+from core.diffusion.process import Process
 from core.diffusion.views import Views
 
 
 def row_losses(
     network: Callable[..., Tensor],
     views: Views,
-    process: Process | Parameterisation,
+    process: Process,
     autocast: torch.autocast,
 ) -> Tensor:
     """Mean over the pixels of ‖target − prediction‖², for each view.
@@ -25,13 +25,11 @@ def row_losses(
 
     Args:
         network: Called as a `DenoisingNetwork`.
-        process: How the network is trained; a parameterisation means its usual one.
+        process: How the network is trained.
 
     Returns:
         float32 [n]. Private when the views are: never log it.
     """
-    if isinstance(process, Parameterisation):
-        process = Process.usual(process)
     noisy = process.diffuse(views.clean, views.noise, views.timesteps)
     with autocast:
         predicted = network(noisy.inputs, noisy.times, views.labels)
@@ -41,7 +39,7 @@ def row_losses(
 def mean_loss(
     network: DenoisingNetwork,
     views: Views,
-    process: Process | Parameterisation,
+    process: Process,
     autocast: torch.autocast,
 ) -> Tensor:
     """`row_losses`, averaged over the views: a float32 scalar, as private as they."""

@@ -8,6 +8,13 @@ from enum import Enum
 
 from core.errors import UserError
 
+LARGEST_EPSILON = 1000.0
+"""Far above what bounds anything for anyone, and within what can be accounted."""
+
+SMALLEST_DELTA = 1e-14
+"""Far below one over the number of all people. The accountant leaves out tails of 1e-15
+and adds them to δ, so that no noise would be enough below that."""
+
 
 class UnitKind(Enum):
     """Whose contribution the bound covers."""
@@ -81,10 +88,20 @@ class Budget:
                 f"epsilon must be a number above 0, not {self.epsilon:g}: 1 is strict, "
                 "10 is what published work uses."
             )
+        if self.epsilon > LARGEST_EPSILON:
+            raise UserError(
+                f"epsilon = {self.epsilon:g} bounds nothing for anyone: take 10 or "
+                "less."
+            )
         if not 0 < self.delta < 1:
             raise UserError(
                 f"delta must lie between 0 and 1, not {self.delta:g}: take a power of "
                 "ten below one over the number of records, such as 1e-5."
+            )
+        if self.delta < SMALLEST_DELTA:
+            raise UserError(
+                f"delta = {self.delta:g} is smaller than can be worked with: take a "
+                "power of ten below one over the number of records, such as 1e-5."
             )
 
     def check_delta(self, declared_count: int) -> None:
@@ -102,6 +119,25 @@ class Budget:
 
 
 def suggested_delta(declared_count: int) -> float:
-    """The largest power of ten below 1 / `declared_count`."""
-    exponent = math.floor(math.log10(max(declared_count, 1))) + 1
-    return float(f"1e-{exponent}")
+    """The customary 1e-5, or where it is smaller, a power of ten of at most 1/(10 N).
+
+    >>> suggested_delta(60_000), suggested_delta(400)
+    (1e-06, 1e-05)
+    """
+    # The first power of ten that is 10 N or more, in whole numbers.
+    exponent = len(str(10 * declared_count - 1))
+    return float(f"1e-{max(5, exponent)}")
+
+
+def times(value: float) -> str:
+    """e to the power ε, the factor that ε stands for, rounded up to four digits.
+
+    >>> times(10.0), times(1.0), times(50.0)
+    ('22,030', '2.719', '10^22')
+    """
+    power = value / math.log(10)
+    if power > 12:
+        return f"10^{math.ceil(power)}"
+    digits = 3 - math.floor(power)
+    rounded = math.ceil(round(math.exp(value) * 10.0**digits, 6)) / 10.0**digits
+    return f"{rounded:,.{max(digits, 0)}f}"

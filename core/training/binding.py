@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import lru_cache
 
@@ -34,6 +35,16 @@ def charges_of(
     if mechanism:
         releases += (mechanism.charge(mechanism.steps),)
     return releases
+
+
+def counted(charges: Iterable[Charge], *kinds: Charge) -> int:
+    """How many single charges of these kinds there are among those of a run.
+
+    Args:
+        kinds: Whatever their counts.
+    """
+    single = {replace(kind, count=1) for kind in kinds}
+    return sum(c.count for c in charges if replace(c, count=1) in single)
 
 
 @lru_cache(maxsize=64)

@@ -19,7 +19,7 @@ from core.parallel import choose_hardware
 from core.privacy.accounting import Charge
 from core.training.downhill import (
     Line,
-    Records,
+    PrivateRecords,
     Statistics,
     along,
     gradient,
@@ -29,12 +29,13 @@ from core.training.downhill import (
     step,
 )
 from core.training.features import Scattering, in_chunks, scattering
+from core.training.points import k_means, principal_axes
 
 CELL_ROUNDS = 6
 STEP, DECAY = 0.4 / 28, 0.85
 """As in `training.matching`."""
 
-COMPONENTS, OVERSAMPLED = 64, 60
+COMPONENTS = 64
 """Of the features within the classes, that cells are told apart and moved in."""
 
 ITERATIONS = 15
@@ -98,7 +99,7 @@ def nearest(points: Tensor, labels: Tensor, centres: Tensor) -> Tensor:
 
 def release_cell_matching(
     number: int,
-    records: Records,
+    records: PrivateRecords,
     wanted: Statistics,
     moved: tuple[Tensor, Tensor],
     charge: Charge,
@@ -119,9 +120,8 @@ def release_cell_matching(
     components, scales = _components(features, labels, classes)
     points = features @ components
     del features
-    centres = torch.stack(
-        [_k_means(points[labels == label] * scales, number) for label in range(classes)]
-    )
+    own = [points[labels == label] * scales for label in range(classes)]
+    centres = torch.stack([k_means(part, number, ITERATIONS) for part in own])
     cells = nearest(points * scales, labels, centres)
 
     def see(features: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
@@ -136,7 +136,7 @@ def release_cell_matching(
 
 
 def _ways(
-    records: Records, moved: tuple[Tensor, Tensor, Tensor], wanted: Statistics,
+    records: PrivateRecords, moved: tuple[Tensor, Tensor, Tensor], wanted: Statistics,
     inner: Statistics, components: Tensor,
 ) -> dict[str, Tensor]:  # fmt: skip
     """The steps that bring pseudo-images near to both statistics, as `CellMatching`."""
@@ -183,19 +183,6 @@ def _components(
     means = statistics(features, labels, classes)[0]
     centred = features - means[labels]
     generator = torch.Generator().manual_seed(0)
-    width = min(COMPONENTS + OVERSAMPLED, *centred.shape)
-    guess = torch.randn(centred.shape[1], width, generator=generator)
-    basis = torch.linalg.qr(centred @ (centred.T @ (centred @ guess)))[0]
-    _, spread, axes = torch.linalg.svd(basis.T @ centred, full_matrices=False)
-    kept = spread[:COMPONENTS].clamp(min=1e-6)
-    return axes[:COMPONENTS].T.contiguous(), (kept[0] / kept).sqrt()
-
-
-def _k_means(points: Tensor, number: int) -> Tensor:
-    """Lloyd's centres of public points, begun with the first of them: [number, w]."""
-    centres = points[torch.arange(number) % len(points)].clone()
-    for _ in range(ITERATIONS):
-        cells = torch.cdist(points, centres).argmin(dim=1)
-        for cell in cells.unique().tolist():
-            centres[cell] = points[cells == cell].mean(dim=0)
-    return centres
+    axes, lengths = principal_axes(centred, COMPONENTS, generator)
+    lengths = lengths.clamp(min=1e-6)
+    return axes.T.contiguous(), (lengths[0] / lengths).sqrt()

@@ -21,6 +21,7 @@ from torch import Tensor
 from core.privacy.accounting import Charge
 from core.privacy.exact import Grid, exact_product
 from core.privacy.moments import Contributions, sum_of_means, sum_of_squares, unstack
+from core.training.points import k_means
 from core.training.sums import NoisySums
 
 PSEUDO_RECORDS = 8000
@@ -33,7 +34,7 @@ DEVIATIONS = 4
 GRID = Grid(step=2.0**-10, limit=2.0**9)
 """On which records and centres are compared."""
 
-Records = Callable[[], Contributions]
+ReadContributions = Callable[[], Contributions]
 """Gives the private records, centred on their class's mean and in its axes."""
 
 
@@ -89,7 +90,7 @@ class Cells:
 
 def release_cells(
     release: CellRelease,
-    read: Records,
+    read: ReadContributions,
     spread: Tensor,
     counts: Tensor,
     sums: NoisySums,
@@ -124,7 +125,11 @@ def release_cells(
 
 
 def _release_means(
-    release: CellRelease, read: Records, centres: Tensor, used: Tensor, sums: NoisySums
+    release: CellRelease,
+    read: ReadContributions,
+    centres: Tensor,
+    used: Tensor,
+    sums: NoisySums,
 ) -> tuple[Tensor, Tensor]:
     """One round: (noisy counts [classes, k], centres as moved)."""
     # PRIVACY: the records are read inside the call, after the charge is on disk.
@@ -140,7 +145,7 @@ def _release_means(
 
 
 def _release_squares(
-    release: CellRelease, read: Records, borders: Tensor, used: Tensor,
+    release: CellRelease, read: ReadContributions, borders: Tensor, used: Tensor,
     centres: Tensor, sums: NoisySums,
 ) -> Tensor:  # fmt: skip
     """Noisy sums of squares around `centres`, of the cells that `borders` cut.
@@ -174,19 +179,9 @@ def _first_centres(
         wanted = int(counts[label].item() // release.size)
         number = min(max(wanted, 1), release.per_class)
         drawn = torch.randn(PSEUDO_RECORDS, spread.shape[1], generator=generator)
-        centres[label, :number] = _k_means(drawn * spread[label], number)
+        centres[label, :number] = k_means(drawn * spread[label], number, ITERATIONS)
         used[label, :number] = True
     return centres, used
-
-
-def _k_means(points: Tensor, number: int) -> Tensor:
-    """Lloyd's centres of public points, begun with the first of them."""
-    centres = points[:number].clone()
-    for _ in range(ITERATIONS):
-        nearest = torch.cdist(points, centres).argmin(dim=1)
-        for cell in nearest.unique():
-            centres[cell] = points[nearest == cell].mean(dim=0)
-    return centres
 
 
 def _sorted(records: Contributions, centres: Tensor, used: Tensor) -> Contributions:

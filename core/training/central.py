@@ -20,6 +20,7 @@ from core.files import write_atomically
 from core.privacy.central import sum_of_images
 from core.privacy.mechanism import Commit, Mechanism, private_step
 from core.privacy.moments import Contributions
+from core.training.kept import reading_kept
 from core.training.units import UnitImages
 
 BLUR = 3
@@ -128,6 +129,11 @@ def save_central(noisy: Tensor, path: Path) -> None:
 
 
 def load_central(path: Path) -> Tensor:
-    """Read what `save_central` wrote."""
-    # Copied, so that the file can be replaced while they are used.
-    return load_file(path)["noisy"].clone()
+    """Read what `save_central` wrote.
+
+    Raises:
+        UserError: when the file is damaged or gone.
+    """
+    with reading_kept(path):
+        # Copied, so that the file can be replaced while they are used.
+        return load_file(path)["noisy"].clone()

@@ -36,6 +36,7 @@ from torch import distributed as dist
 
 from core.errors import Stopped, UserError
 from core.parallel import Hardware
+from core.training.units import DrawUnit, UnitRecords
 
 LEADER = 0
 COMPARED_EVERY = 5
@@ -43,10 +44,6 @@ COMPARED_EVERY = 5
 BETWEEN_TRAININGS = timedelta(days=30)
 WITHIN_A_STEP = timedelta(hours=1)
 """How much longer than another a process may take before it counts as gone."""
-
-Records = tuple[np.ndarray, ...]
-"""What is stored of a unit: arrays of as many rows each."""
-Draw = Callable[[int], Records]
 
 _LOOPBACK = {"linux": "lo", "darwin": "lo0"}
 
@@ -80,15 +77,10 @@ def gathered() -> Iterator[bool]:
     if processes() == 1:
         yield True
         return
-    _keep_inside()
-    nccl = torch.cuda.is_available()
-    with _connected():
-        dist.init_process_group(
-            "cpu:gloo,cuda:nccl" if nccl else "gloo", timeout=BETWEEN_TRAININGS
-        )
-    leads = dist.get_rank() == LEADER
-    with _at_the_end(lambda: _tell({}) if leads else None):
-        yield leads
+    _meet()
+    leading = dist.get_rank() == LEADER
+    with _at_the_end(lambda: _tell({}) if leading else None):
+        yield leading
     dist.destroy_process_group()
 
 
@@ -135,13 +127,7 @@ def team() -> Iterator[Crew]:
     if processes() == 1:
         yield Crew()
         return
-    _keep_inside()
-    nccl = torch.cuda.is_available()
-    with _connected():
-        # Long: the others wait while one decodes the folder.
-        dist.init_process_group(
-            "cpu:gloo,cuda:nccl" if nccl else "gloo", timeout=BETWEEN_TRAININGS
-        )
+    _meet()
     yield Crew(rank=dist.get_rank(), size=dist.get_world_size())
     dist.destroy_process_group()
 
@@ -186,7 +172,7 @@ class Crew:
             with _connected(), torch.no_grad():
                 dist.broadcast(tensor, LEADER, group=self._group)
 
-    def deal(self, drawn: np.ndarray, draw: Draw) -> np.ndarray:
+    def deal(self, drawn: np.ndarray, draw: DrawUnit) -> np.ndarray:
         """For the leader: send the others their parts of the units, give back its own.
 
         Guarantee: each of the drawn units is given to exactly one process, so that
@@ -204,7 +190,7 @@ class Crew:
             self._send(packed([draw(int(unit)) for unit in part]), rank)
         return own
 
-    def receive(self) -> list[Records] | None:
+    def receive(self) -> list[UnitRecords] | None:
         """For the others: the records of each unit of a step; None after the last."""
         length = torch.empty(1, dtype=torch.int64)
         with _connected():
@@ -248,6 +234,10 @@ class Crew:
         self.add_up_for_all([said])
         return bool(said.item() > 0)
 
+    def wait(self) -> None:
+        """Until all processes have come to this point."""
+        self.anybody(False)
+
     def hand_out(self, noisy: Tensor) -> Tensor:
         """The leader's noisy mean, for everybody; written over what the others gave."""
         self.share([noisy])
@@ -280,7 +270,7 @@ class Crew:
             self._send(bytearray(), rank)
 
 
-def packed(units: Sequence[Records]) -> bytearray:
+def packed(units: Sequence[UnitRecords]) -> bytearray:
     """The records of units in one piece; never empty."""
     columns = [np.concatenate(column) for column in zip(*units, strict=True)]
     rows = np.array([len(unit[0]) for unit in units], dtype=np.int64)
@@ -289,7 +279,7 @@ def packed(units: Sequence[Records]) -> bytearray:
     return bytearray(buffer.getbuffer())
 
 
-def unpacked(packet: bytes) -> list[Records]:
+def unpacked(packet: bytes) -> list[UnitRecords]:
     """The inverse of `packed`."""
     with np.load(io.BytesIO(packet), allow_pickle=False) as file:
         rows, *columns = (file[name] for name in file.files)
@@ -331,6 +321,17 @@ def _at_the_end(say: Callable[[], object]) -> Iterator[None]:
         say()
         raise
     say()
+
+
+def _meet() -> None:
+    """Connect the processes that torchrun started."""
+    _keep_inside()
+    nccl = torch.cuda.is_available()
+    with _connected():
+        # Long: the others wait while one decodes the folder, or does what only it may.
+        dist.init_process_group(
+            "cpu:gloo,cuda:nccl" if nccl else "gloo", timeout=BETWEEN_TRAININGS
+        )
 
 
 def _tell(job: dict) -> None:

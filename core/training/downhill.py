@@ -14,7 +14,7 @@ from torch import Tensor
 
 from core.diffusion.views import to_network
 from core.events import Watcher
-from core.parallel import Hardware, workers
+from core.parallel import Hardware, Workers, workers
 from core.privacy.accounting import Charge
 from core.privacy.moments import Contributions, sum_of_means
 from core.training.features import Scattering
@@ -52,7 +52,7 @@ Pull = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Records:
+class PrivateRecords:
     """The private records, as their features are asked for."""
 
     units: UnitImages
@@ -82,8 +82,9 @@ class Records:
 
         def bounded_sum() -> Tensor:
             total = torch.zeros(len(centres), 2 * width + 1, dtype=torch.float64)
-            for part in self._contributions(around, see):
-                total += sum_of_means(part, norm)
+            with workers(self.hardware) as pool:
+                for part in self._contributions(around, see, pool):
+                    total += sum_of_means(part, norm)
             return total
 
         self.watcher.stop_if_requested()
@@ -95,7 +96,9 @@ class Records:
         deviations = (squares - means.square()).clamp(min=LEAST_VARIANCE).sqrt()
         return centres + means * spreads, deviations * spreads
 
-    def _contributions(self, around: Statistics, see: See) -> Iterator[Contributions]:
+    def _contributions(
+        self, around: Statistics, see: See, pool: Workers
+    ) -> Iterator[Contributions]:
         """Features of every unit's images and their squares, a few units at a time.
 
         They are told from the centre of their group, in its spreads; a square is less
@@ -114,8 +117,7 @@ class Records:
         for first in range(0, self.units.present, CHUNK):
             last = min(first + CHUNK, self.units.present)
             drawn = [self.units.draw(unit) for unit in range(first, last)]
-            with workers(self.hardware) as pool:
-                rows, groups = zip(*pool.map(seen, drawn), strict=True)
+            rows, groups = zip(*pool.map(seen, drawn), strict=True)
             weights = [torch.full((len(own),), 1 / len(own)) for own in groups]
             yield Contributions(
                 coefficients=torch.cat(rows),

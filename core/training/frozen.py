@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from core.checkpoints.store import load_checkpoint
 from core.diffusion.adapters import ALL, choose
 from core.diffusion.networks import DenoisingNetwork, parameter_count
-from core.errors import UserError
 from core.files import write_atomically
+from core.training.kept import reading_kept
 from core.training.recipe import Recipe
 
 START = "start.safetensors"
@@ -46,14 +45,8 @@ def narrow(
 
 def _fill(network: DenoisingNetwork, kept: Path) -> None:
     """In place: where the weights are and how they are shared stays as it was."""
-    try:
+    with reading_kept(kept):
         network.load_state_dict(load_file(kept))
-    except (SafetensorError, OSError, RuntimeError):
-        raise UserError(
-            f"The weights {kept} that this run started from are damaged or gone: "
-            "restore them from a backup, or start a new project; what was charged "
-            "stays charged."
-        ) from None
 
 
 def trained_parameters(model: Path, recipe: Recipe) -> int:

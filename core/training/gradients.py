@@ -30,16 +30,15 @@ from core.privacy.gradients.rows import Network, Problem, UnitRows
 from core.privacy.gradients.sums import Pace, clipped_sums
 from core.privacy.gradients.tuner import choose_pace
 from core.training.recipe import Recipe
-
-Records = tuple[np.ndarray | Tensor, ...]
-"""(uint8 [m, H, W, c], int64 [m]): the images of a unit and their labels."""
-Draw = Callable[[int], Records]
+from core.training.units import DrawUnit, UnitRecords
 
 
 class Sum(Protocol):
     """The sum of the clipped gradients of units."""
 
-    def __call__(self, units: np.ndarray, draw: Draw, *, outer: bool = False) -> Tensor:
+    def __call__(
+        self, units: np.ndarray, draw: DrawUnit, *, outer: bool = False
+    ) -> Tensor:
         """Float32 [d].
 
         Args:
@@ -73,7 +72,7 @@ def summing(
         clip_norm=clip_norm,
     ) as total_of:
 
-        def sum_of(units: np.ndarray, draw: Draw, *, outer: bool = False) -> Tensor:
+        def sum_of(units: np.ndarray, draw: DrawUnit, *, outer: bool = False) -> Tensor:
             shown = recipe.outer_timesteps if outer else recipe.shown_timesteps
 
             def rows_of(part: np.ndarray) -> UnitRows:
@@ -97,7 +96,7 @@ def _problem(
 
 
 def unit_rows(
-    units: Sequence[Records],
+    units: Sequence[UnitRecords],
     recipe: Recipe,
     network: DenoisingNetwork,
     device: torch.device,

@@ -11,7 +11,6 @@ that follows the release is post-processing, and moves each picture by itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -23,7 +22,7 @@ from core.privacy.accounting import Charge
 from core.training.cell_matching import CELL_ROUNDS, CellMatching, release_cell_matching
 from core.training.downhill import (
     Line,
-    Records,
+    PrivateRecords,
     Statistics,
     along,
     gradient,
@@ -33,6 +32,7 @@ from core.training.downhill import (
     step,
 )
 from core.training.features import Scattering, in_chunks, scattering
+from core.training.rows import PseudoImages
 from core.training.sums import NoisySums
 from core.training.units import UnitImages
 
@@ -42,9 +42,6 @@ REFERENCE = 12000
 STEP, DECAY = 0.6 / 28, 0.88
 """Mean length of the first step, in units of [-1, 1], times the root of an image's
 values; each next one is so much shorter, else the last ones overshoot."""
-
-Draw = Callable[[Tensor, torch.Generator], Tensor]
-"""(int64 [n] classes, random numbers) → float32 [n, c, H, W] in [-1, 1]."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +100,7 @@ class Matching:
 def release_matching(
     release: FeatureRelease,
     units: UnitImages,
-    draw: Draw,
+    draw: PseudoImages,
     *,
     sums: NoisySums,
     watcher: Watcher,
@@ -122,7 +119,7 @@ def release_matching(
     """
     labels = torch.arange(REFERENCE) % release.classes
     images = draw(labels, torch.Generator().manual_seed(0))
-    records = Records(
+    records = PrivateRecords(
         units=units,
         sums=sums,
         transform=scattering(images.shape[2], images.shape[1]),
@@ -135,12 +132,12 @@ def release_matching(
     del features
     wanted = records.noisy_statistics(around, _whole, charge)
     found, images = _way(release.rounds, wanted, images, labels, records)
-    for charge in further:
-        cells = release_cell_matching(
-            release.cells, records, wanted, (images, labels), charge
-        )
-        found = replace(found, cells=cells)
-    return found
+    if not further:
+        return found
+    cells = release_cell_matching(
+        release.cells, records, wanted, (images, labels), *further
+    )
+    return replace(found, cells=cells)
 
 
 def _whole(features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -149,7 +146,11 @@ def _whole(features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _way(
-    rounds: int, wanted: Statistics, images: Tensor, labels: Tensor, records: Records
+    rounds: int,
+    wanted: Statistics,
+    images: Tensor,
+    labels: Tensor,
+    records: PrivateRecords,
 ) -> tuple[Matching, Tensor]:
     """How pseudo-images come to features of the wanted statistics, and they there."""
     mean, made = STEP * images[0].numel() ** 0.5, []

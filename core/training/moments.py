@@ -32,6 +32,7 @@ from core.privacy.moments import (
 from core.training.cell_matching import CellMatching
 from core.training.cells import CellRelease, release_cells, square_root
 from core.training.features import COLOUR_AXES
+from core.training.kept import reading_kept
 from core.training.matching import FeatureRelease, Matching, release_matching
 from core.training.sums import NoisySums
 from core.training.units import UnitImages
@@ -194,23 +195,13 @@ def release_moments(
         lambda: sum_of_squares(contributions(), means, release.norm), of_squares
     )
     covariances = unstack(noisy_squares, basis.shape[1]) / counts[:, :, None]
-    edge = math.sqrt(2 * basis.shape[1]) * release.squares_noise / counts
-    factors = torch.stack(
-        [
-            square_root(covariance, release.noise_edge * float(bound))
-            for covariance, bound in zip(covariances, edge, strict=True)
-        ]
-    )
-    kept = factors.square().sum(dim=2)
-    dropped = covariances.diagonal(dim1=1, dim2=2) - kept
-    # Twice the noise of a diagonal entry: what is below it may be noise alone.
-    dropped = dropped.where(dropped > 2 * release.squares_noise / counts, 0.0)
+    factors, residuals = _spreads(release, covariances, counts)
     found = ClassMoments(
         basis=basis,
         shares=torch.ones(release.classes, 1),
         means=means[:, None],
         factors=factors[:, None] * release.norm,
-        residuals=dropped.sqrt() * release.norm * float(release.residual),
+        residuals=residuals * release.norm * float(release.residual),
         shape=(channels, resolution, resolution),
     )
     if release.cells:
@@ -223,6 +214,32 @@ def release_moments(
         release.features, units, found.draw, sums=sums, watcher=watcher
     )
     return replace(found, matching=matching)
+
+
+def _spreads(
+    release: MomentRelease, covariances: Tensor, counts: Tensor
+) -> tuple[Tensor, Tensor]:
+    """What stands above the noise of each class's covariance, in clip norms.
+
+    Args:
+        covariances: float32 [classes, d, d], noisy.
+        counts: float32 [classes, 1], noisy.
+
+    Returns:
+        (factors float32 [classes, d, d], residuals float32 [classes, d]).
+    """
+    edge = math.sqrt(2 * covariances.shape[1]) * release.squares_noise / counts
+    factors = torch.stack(
+        [
+            square_root(covariance, release.noise_edge * float(bound))
+            for covariance, bound in zip(covariances, edge, strict=True)
+        ]
+    )
+    kept = factors.square().sum(dim=2)
+    dropped = covariances.diagonal(dim1=1, dim2=2) - kept
+    # Twice the noise of a diagonal entry: what is below it may be noise alone.
+    dropped = dropped.where(dropped > 2 * release.squares_noise / counts, 0.0)
+    return factors, dropped.sqrt()
 
 
 def _with_cells(
@@ -310,19 +327,24 @@ def save_moments(moments: ClassMoments, path: Path) -> None:
 
 
 def load_moments(path: Path) -> ClassMoments:
-    """Read what `save_moments` wrote, also in a version that knew no cells."""
-    tensors = load_file(path)
-    way = {name: tensors.pop(name) for name in WAY if name in tensors}
-    cells = {
-        name: tensors.pop(f"cell way {name}")
-        for name in CELL_WAY
-        if f"cell way {name}" in tensors
-    }
-    shape = tuple(int(size) for size in tensors.pop("shape"))
-    if "shares" not in tensors:
-        tensors["shares"] = torch.ones(len(tensors["means"]), 1)
-        for name in ("means", "factors"):
-            tensors[name] = tensors[name][:, None]
-    inner = CellMatching(**cells) if cells else None
-    matching = Matching(**way, cells=inner) if way else None
-    return ClassMoments(shape=shape, matching=matching, **tensors)
+    """Read what `save_moments` wrote, also in a version that knew no cells.
+
+    Raises:
+        UserError: when the file is damaged or gone.
+    """
+    with reading_kept(path):
+        tensors = load_file(path)
+        way = {name: tensors.pop(name) for name in WAY if name in tensors}
+        cells = {
+            name: tensors.pop(f"cell way {name}")
+            for name in CELL_WAY
+            if f"cell way {name}" in tensors
+        }
+        shape = tuple(int(size) for size in tensors.pop("shape"))
+        if "shares" not in tensors:
+            tensors["shares"] = torch.ones(len(tensors["means"]), 1)
+            for name in ("means", "factors"):
+                tensors[name] = tensors[name][:, None]
+        inner = CellMatching(**cells) if cells else None
+        matching = Matching(**way, cells=inner) if way else None
+        return ClassMoments(shape=shape, matching=matching, **tensors)

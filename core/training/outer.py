@@ -20,10 +20,11 @@ from torch import Tensor
 from core.checkpoints import public_images
 from core.diffusion.views import to_pixels
 from core.events import Watcher
-from core.training.gradients import Records, Sum
+from core.training.gradients import Sum
 from core.training.moments import load_moments
 from core.training.plan import Plan
 from core.training.recipe import MOMENTS, Recipe
+from core.training.units import UnitRecords
 from core.training.warmup import MOMENTS_FILE
 
 PICTURES_OF_A_KIND = 100
@@ -61,7 +62,7 @@ class OuterTimesteps:
         generator = torch.Generator().manual_seed(updates)
         pixels, labels = self.images(self.count, generator)
 
-        def draw(unit: int) -> Records:
+        def draw(unit: int) -> UnitRecords:
             return pixels[unit : unit + 1], labels[unit : unit + 1]
 
         total = total_of(np.arange(self.count), draw, outer=True)

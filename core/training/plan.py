@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, is_dataclass, replace
+from dataclasses import asdict, dataclass, is_dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
@@ -12,10 +12,10 @@ from typing import Any, get_args, get_origin, get_type_hints
 from core.checkpoints.cards import CheckpointCard
 from core.errors import UserError
 from core.privacy.accounting import Charge, epsilon
-from core.privacy.budget import Budget, PrivacyUnit, Relation, UnitKind
+from core.privacy.budget import Budget, PrivacyUnit, Relation, UnitKind, times
 from core.privacy.mechanism import Mechanism
 from core.privacy.second_opinion import second_epsilon
-from core.training.binding import bind, charges_of
+from core.training.binding import bind, charges_of, counted
 from core.training.central import CentralRelease
 from core.training.features import check_resolution
 from core.training.moments import MomentRelease
@@ -77,8 +77,7 @@ class Plan:
         """How many DP-SGD steps of this plan there are among charges to its run."""
         if self.mechanism is None:
             return 0
-        step = self.mechanism.charge(1)
-        return sum(c.count for c in charges if replace(c, count=1) == step)
+        return counted(charges, self.mechanism.charge(1))
 
     @property
     def steps(self) -> int:
@@ -114,8 +113,9 @@ def promise(budget: Budget, declared_count: int) -> str:
     epsilon_text, delta_text = _exactly(budget.epsilon), _exactly(budget.delta)
     return (
         f"For anyone who sees the release, {changed} {who} changes the probability of "
-        f"any outcome by a factor of at most e^{epsilon_text}, except with probability "
-        f"{delta_text} (ε = {epsilon_text}, δ = {delta_text}, unit: "
+        f"any outcome by a factor of at most {times(budget.epsilon)} (e to the power "
+        f"{epsilon_text}), except with probability {delta_text} (ε = {epsilon_text}, "
+        f"δ = {delta_text}, unit: "
         f"{budget.unit.kind.value}, among at most {declared_count:,} records)."
     )
 
@@ -155,6 +155,11 @@ def make_plan(
             "Declare a public number of records (declared_count, --declared-count): a "
             "figure you are willing to publish, at least as large as the number of "
             f"training {project.unit}s."
+        )
+    if units_present < 2:
+        raise UserError(
+            f"Only one {project.unit} is left to train on, and at least two are "
+            f"needed: add images of more {project.unit}s."
         )
     if units_present > project.declared_count:
         raise UserError(

@@ -166,10 +166,11 @@ def pretrain(
         read = _reader(source, folder, recipe, options, watcher)
         # One process decodes the images; the others find them decoded.
         dataset = read() if leads else None
-        crew.anybody(False)
+        crew.wait()
         dataset = dataset or read()
         if leads:
-            _same_wishes(folder, recipe, dataset, seed)
+            facts = {"data": dataset.fingerprint, "seed": seed}
+            same_wishes(folder, _plain(recipe) | facts)
         hardware = crew.hardware(choose_hardware(device))
         network = _fresh(recipe, dataset, seed)
         training = _training(recipe, seed)
@@ -177,7 +178,7 @@ def pretrain(
             network,
             _batches(dataset, network),
             training,
-            parameterisation=Process.parse(recipe.parameterisation),
+            process=Process.parse(recipe.parameterisation),
             hardware=hardware,
             activity="Pretraining on public images, without privacy",
             watcher=watcher if leads else replace(watcher, report=lambda _: None),
@@ -188,7 +189,7 @@ def pretrain(
             write_log(folder / LOG, losses, training)
             _save(network, folder, recipe, provenance, dataset, seed)
             (folder / STATE).unlink(missing_ok=True)
-        crew.anybody(False)
+        crew.wait()
     return read_card(folder)
 
 
@@ -214,18 +215,23 @@ def _reader(
     return read
 
 
-def _same_wishes(
-    folder: Path, recipe: PretrainingRecipe, dataset: ImageDataset, seed: int
-) -> None:
-    """Refuse to go on from the state of another training."""
-    facts = {"data": dataset.fingerprint, "seed": seed}
-    wishes = _plain(recipe) | facts
-    if (folder / STATE).is_file() and read_json(folder / WISHES) != wishes:
+def same_wishes(folder: Path, wishes: dict[str, Any]) -> None:
+    """Refuse to go on from the state of another training; else keep these wishes.
+
+    Args:
+        wishes: All that the training hangs on, as JSON types.
+
+    Raises:
+        UserError: when the folder holds a state of other wishes, or of none.
+    """
+    kept = folder / WISHES
+    begun_as = read_json(kept) if kept.is_file() else None
+    if (folder / STATE).is_file() and begun_as != wishes:
         raise UserError(
             f"{folder} holds a pretraining under other settings or on other images: "
             "set them back, or choose another folder."
         )
-    write_json(folder / WISHES, wishes)
+    write_json(kept, wishes)
 
 
 def _plain(recipe: PretrainingRecipe) -> dict[str, Any]:
@@ -244,6 +250,11 @@ def _fresh(
         classes=len(dataset.class_names),
         null_class=recipe.label_dropout > 0,
     )
+    return fresh_network(config, seed)
+
+
+def fresh_network(config: NetworkConfig, seed: int) -> DenoisingNetwork:
+    """Random weights, the same for the same seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return build_network(config)

@@ -13,14 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from core.diffusion import ema
 from core.diffusion.networks import DenoisingNetwork
 from core.diffusion.objective import mean_loss
-from core.diffusion.process import Parameterisation
+from core.diffusion.process import Process
 from core.diffusion.timesteps import TimestepMixture
 from core.diffusion.views import make_views
 from core.errors import Stopped
@@ -28,6 +27,7 @@ from core.events import Watcher
 from core.files import write_atomically
 from core.parallel import Hardware, Workers, workers
 from core.training.distributed import LEADER, Crew
+from core.training.kept import DAMAGED
 
 Batch = Callable[[int, torch.Generator], tuple[Tensor, Tensor]]
 """(count, generator) → (images float32 [count, c, H, W] in [-1, 1], labels int64)."""
@@ -77,7 +77,7 @@ def train(
     batch: Batch,
     training: PublicTraining,
     *,
-    parameterisation: Parameterisation,
+    process: Process,
     hardware: Hardware,
     activity: str,
     watcher: Watcher,
@@ -88,6 +88,7 @@ def train(
 
     Args:
         batch: Gives images and labels, on any device; the same for the same generator.
+        process: How the network is trained.
         crew: Processes that share each batch. All make the same updates; one of them
             keeps the state.
         state: A file to resume from, and to keep the state in every 500 steps and
@@ -114,13 +115,9 @@ def train(
             images, labels = batch(training.batch_size, generator)
             loss, gradients = _gradients(
                 network, parameters, images, labels, training,
-                parameterisation, hardware, pool, generator, crew,
+                process, hardware, pool, generator, crew,
             )  # fmt: skip
-            for parameter, gradient in zip(parameters, gradients, strict=True):
-                parameter.grad = gradient
-            optimiser.param_groups[0]["lr"] = training.rate_at(step)
-            torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-            optimiser.step()
+            _update(parameters, gradients, optimiser, training.rate_at(step))
             ema.update(average, parameters, step, training.ema_decay)
             losses.append(loss)
             watcher.progress(activity, step + 1, training.steps)
@@ -134,6 +131,24 @@ def train(
         for parameter, averaged in zip(parameters, average, strict=True):
             parameter.copy_(averaged)
             parameter.grad = None
+    return _by_hundredths(losses)
+
+
+def _update(
+    parameters: list[Tensor],
+    gradients: list[Tensor],
+    optimiser: torch.optim.Adam,
+    rate: float,
+) -> None:
+    """One step of the optimiser along gradients of norm 1 at most."""
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.grad = gradient
+    optimiser.param_groups[0]["lr"] = rate
+    torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+    optimiser.step()
+
+
+def _by_hundredths(losses: list[float]) -> list[float]:
     stride = max(1, len(losses) // 100)
     chunks = [losses[i : i + stride] for i in range(0, len(losses), stride)]
     return [sum(chunk) / len(chunk) for chunk in chunks]
@@ -145,7 +160,7 @@ def _gradients(
     images: Tensor,
     labels: Tensor,
     training: PublicTraining,
-    parameterisation: Parameterisation,
+    process: Process,
     hardware: Hardware,
     pool: Workers,
     generator: torch.Generator,
@@ -169,7 +184,7 @@ def _gradients(
     def work(*part: Tensor) -> tuple[float, list[Tensor]]:
         piece = type(views)(**dict(zip(_FIELDS, part, strict=True)))
         share = len(piece.clean) / len(views.clean)
-        loss = share * mean_loss(network, piece, parameterisation, hardware.autocast())
+        loss = share * mean_loss(network, piece, process, hardware.autocast())
         return loss.item(), list(torch.autograd.grad(loss, parameters))
 
     results = list(pool.map(work, *parts)) if len(own[0]) else []
@@ -182,6 +197,8 @@ def _gradients(
 
 
 _FIELDS = ("clean", "labels", "timesteps", "noise")
+_KEPT = ("weight", "average", "first", "second")
+"""What is kept of each parameter: it, its moving average, Adam's two moments."""
 
 
 def _keep(
@@ -195,10 +212,12 @@ def _keep(
     tensors = {"step": torch.tensor(step), "losses": torch.tensor(losses)}
     for index, parameter in enumerate(parameters):
         moments = optimiser.state[parameter]
-        tensors[f"{index}.weight"] = parameter.detach()
-        tensors[f"{index}.average"] = average[index]
-        tensors[f"{index}.first"] = moments["exp_avg"]
-        tensors[f"{index}.second"] = moments["exp_avg_sq"]
+        own = (
+            parameter.detach(), average[index], moments["exp_avg"],
+            moments["exp_avg_sq"],
+        )  # fmt: skip
+        for name, tensor in zip(_KEPT, own, strict=True):
+            tensors[f"{index}.{name}"] = tensor
     tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
     write_atomically(path, lambda file: save_file(tensors, file))
 
@@ -214,18 +233,23 @@ def _resume(
         return 0, []
     try:
         tensors = load_file(path)
-    except (SafetensorError, OSError):
+        step, losses = int(tensors["step"]), tensors["losses"].tolist()
+        kept = [
+            [tensors[f"{index}.{name}"].view_as(parameter) for name in _KEPT]
+            for index, parameter in enumerate(parameters)
+        ]
+    except DAMAGED:
         return 0, []  # Begun again: it costs time only.
-    step = int(tensors["step"])
-    for index, parameter in enumerate(parameters):
-        parameter.copy_(tensors[f"{index}.weight"])
-        average[index].copy_(tensors[f"{index}.average"])
+    for parameter, averaged, own in zip(parameters, average, kept, strict=True):
+        weight, mean, first, second = own
+        parameter.copy_(weight)
+        averaged.copy_(mean)
         optimiser.state[parameter] = {
             "step": torch.tensor(float(step)),
-            "exp_avg": tensors[f"{index}.first"].to(parameter.device),
-            "exp_avg_sq": tensors[f"{index}.second"].to(parameter.device),
+            "exp_avg": first.to(parameter.device),
+            "exp_avg_sq": second.to(parameter.device),
         }
-    return step, tensors["losses"].tolist()
+    return step, losses
 
 
 @torch.no_grad()

@@ -9,6 +9,7 @@ from pathlib import Path
 from core.errors import UserError
 from core.privacy.accounting import COARSE, Charge, epsilon
 from core.privacy.ledger import Account, Ledger
+from core.training.binding import counted
 from core.training.plan import Plan
 
 LOOKS = 50
@@ -56,26 +57,22 @@ class Purse:
     def sums_charged(self) -> int:
         """Sums of the moments charged, whether or not they were kept."""
         moments = self._plan.moments
-        kinds = {replace(c, count=1) for c in moments.charges()} if moments else set()
-        return sum(c.count for c in self.charged() if replace(c, count=1) in kinds)
+        return counted(self.charged(), *moments.charges()) if moments else 0
 
     def central_left(self) -> int:
         """Draws of the central images not yet charged."""
         central = self._plan.central
         if central is None:
             return 0
-        draw = central.mechanism.charge(1)
-        made = (c.count for c in self.charged() if replace(c, count=1) == draw)
-        return central.mechanism.steps - sum(made)
+        made = counted(self.charged(), central.mechanism.charge(1))
+        return central.mechanism.steps - made
 
     def teacher_left(self) -> int:
         """Releases of the teacher's gradient not yet charged."""
         teacher = self._plan.teacher
         if teacher is None:
             return 0
-        release = teacher.charge(1)
-        made = (c.count for c in self.charged() if replace(c, count=1) == release)
-        return teacher.steps - sum(made)
+        return teacher.steps - counted(self.charged(), teacher.charge(1))
 
     def steps_left(self) -> int:
         """Committed steps not yet charged; others may charge them in the meantime."""

@@ -116,8 +116,9 @@ class Recipe:
         class_rows: How a private class's label starts (`training.rows.CLASS_ROWS`).
         teacher_share: Share of ε for a private teacher, a classifier that sees the
             images as the moments' pseudo-images let it (`training.teacher`); 0 for
-            none. The shares of all releases add up to less than 1; noise composes
-            better than ε adds up, so that more than the rest is left for the steps.
+            none. The shares of all releases add up to less than 1, and noise composes
+            better than ε adds up, so that more than the rest is left for the steps; for
+            pictures from the moments they add up to 1.
         teacher_steps: Releases of its gradient, T.
         teacher_components: Principal components of the features that it sees.
         teacher_learning_rate: Of its gradient descent.

@@ -7,19 +7,22 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from core.checkpoints.cards import CheckpointCard
+from core.checkpoints.cards import CARD, CheckpointCard
 from core.checkpoints.public_images import KINDS, draw_public_images
 from core.checkpoints.starter import STARTER_NETWORK
 from core.checkpoints.store import save_checkpoint
-from core.diffusion.networks import build_network
-from core.diffusion.process import Parameterisation
+from core.diffusion.networks import DenoisingNetwork
+from core.diffusion.process import Parameterisation, Process
 from core.diffusion.timesteps import TimestepMixture
 from core.diffusion.views import to_network
 from core.errors import UserError
 from core.events import Watcher
 from core.files import private_folder
 from core.parallel import choose_hardware
-from core.training.public import PublicTraining, train, write_log
+from core.training.pretraining import LOG, STATE, fresh_network, same_wishes
+from core.training.public import Batch, PublicTraining, train, write_log
+
+PROCESS = Process.usual(Parameterisation.VELOCITY)
 
 # Ghalebikesabi et al. 2023, Table 3, column ImageNet32.
 PRETRAINING_TIMESTEPS = TimestepMixture(
@@ -39,31 +42,23 @@ def pretrain_starter(
 ) -> CheckpointCard:
     """Draw public images, train the starter network on them, write the checkpoint.
 
-    Started again with the same folder it goes on from the last 500 steps.
+    Started again with the same wishes it goes on from its last state.
 
     Raises:
         UserError: when steps, images or batch size are not positive, or the folder
-            already holds a finished checkpoint.
+            already holds a checkpoint, or a training under other wishes.
+        Stopped: when the watcher asks; the state is on disk.
     """
     if min(steps, images, batch_size) < 1:
         raise UserError("Pretraining needs at least 1 step, 1 image and a batch of 1.")
-    if (folder / "card.json").exists():
+    if (folder / CARD).exists():
         raise UserError(
             f"{folder} already holds a checkpoint: choose another folder, or delete it."
         )
     private_folder(folder)
-    pixels, kinds = draw_public_images(
-        images, STARTER_NETWORK.resolution, seed=seed, watcher=watcher
-    )
-    pool, labels = torch.from_numpy(pixels), torch.from_numpy(kinds)
-
-    def batch(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        chosen = torch.randint(0, len(pool), (count,), generator=generator)
-        return to_network(pool[chosen]), labels[chosen]
-
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        network = build_network(STARTER_NETWORK)
+    wishes = {"images": images, "steps": steps, "batch_size": batch_size, "seed": seed}
+    same_wishes(folder, wishes)
+    network = fresh_network(STARTER_NETWORK, seed)
     training = PublicTraining(
         steps=steps,
         batch_size=batch_size,
@@ -74,19 +69,39 @@ def pretrain_starter(
         flip=False,
         seed=seed,
     )
-    state = folder / "pretraining-state.safetensors"
     losses = train(
         network,
-        batch,
+        _batches(images, seed, watcher),
         training,
-        parameterisation=Parameterisation.VELOCITY,
+        process=PROCESS,
         hardware=choose_hardware(device),
         activity="Pretraining on public images",
         watcher=watcher,
-        state=state,
+        state=folder / STATE,
     )
-    write_log(folder / "pretraining.json", losses, training)
-    card = save_checkpoint(
+    write_log(folder / LOG, losses, training)
+    card = _save(network, folder, training, images)
+    (folder / STATE).unlink(missing_ok=True)
+    return card
+
+
+def _batches(images: int, seed: int, watcher: Watcher) -> Batch:
+    pixels, kinds = draw_public_images(
+        images, STARTER_NETWORK.resolution, seed=seed, watcher=watcher
+    )
+    pool, labels = torch.from_numpy(pixels), torch.from_numpy(kinds)
+
+    def batch(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        chosen = torch.randint(0, len(pool), (count,), generator=generator)
+        return to_network(pool[chosen]), labels[chosen]
+
+    return batch
+
+
+def _save(
+    network: DenoisingNetwork, folder: Path, training: PublicTraining, images: int
+) -> CheckpointCard:
+    return save_checkpoint(
         network,
         folder,
         dtype=torch.float32,
@@ -100,7 +115,7 @@ def pretrain_starter(
         pretraining_data=(
             f"{images:,} procedural pictures of {len(KINDS)} kinds "
             f"({', '.join(KINDS)}) drawn by core/checkpoints/public_images.py with "
-            f"seed {seed}; the photographs are crops of nine pictures "
+            f"seed {training.seed}; the photographs are crops of nine pictures "
             "that ship with scikit-image. No clinical image, and no person but an "
             "astronaut's official portrait."
         ),
@@ -108,13 +123,11 @@ def pretrain_starter(
             "procedural: none needed; glyphs: DejaVu (free) and STIX (OFL-1.1) fonts; "
             "photographs: public domain or CC0, as scikit-image states"
         ),
-        parameterisation=Parameterisation.VELOCITY.value,
-        steps=steps,
-        batch_size=batch_size,
+        parameterisation=PROCESS.name,
+        steps=training.steps,
+        batch_size=training.batch_size,
         command=(
-            f"sfumato pretrain OUT --steps {steps} --images {images} "
-            f"--batch-size {batch_size} --seed {seed}"
+            f"sfumato pretrain OUT --steps {training.steps} --images {images} "
+            f"--batch-size {training.batch_size} --seed {training.seed}"
         ),
     )
-    state.unlink(missing_ok=True)
-    return card

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from core.errors import UserError
 from core.files import explained, read_json, sha256, write_atomically, write_json
+from core.training.kept import DAMAGED
 
 KEPT = 2
 
@@ -106,7 +106,7 @@ def load_newest(state: TrainingState, folder: Path) -> bool:
                 for name, group in state._groups().items()
                 for index, tensor in enumerate(group)
             ]
-        except (SafetensorError, OSError, KeyError, RuntimeError, UserError):
+        except (*DAMAGED, UserError):
             continue
         for tensor, stored in pairs:
             tensor.copy_(stored)

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from core.files import require_space, write_atomically
 from core.privacy.accounting import Charge
 from core.privacy.mechanism import Commit, private_sum
+from core.training.kept import DAMAGED
 
 FORMAT = "1"
 """To be raised when something else is summed: what is kept then says nothing."""
@@ -106,5 +107,5 @@ def _read(path: Path, stamp: dict[str, str]) -> list[Tensor]:
                 file.get_tensor(str(number)).clone()
                 for number in range(len(file.keys()))
             ]
-    except (SafetensorError, OSError):
+    except DAMAGED:
         return []

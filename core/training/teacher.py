@@ -25,13 +25,14 @@ from core.privacy.accounting import Charge
 from core.privacy.mechanism import Commit
 from core.privacy.teacher import Lessons, noisy_gradient
 from core.training.features import in_chunks, scattering
+from core.training.kept import reading_kept
 from core.training.moments import ClassMoments
+from core.training.points import principal_axes
 from core.training.units import UnitImages
 
 PSEUDO_IMAGES = 6000
 """Of which the principal components are taken."""
 
-OVERSAMPLED = 60
 FLOOR = 0.02
 """Of the largest spread: keeps small components from being blown up."""
 
@@ -120,18 +121,13 @@ def new_teacher(
     features = in_chunks(transform, images, hardware)
     centre = features.mean(dim=0)
     features -= centre
-    width = min(release.components + OVERSAMPLED, *features.shape)
-    # Randomised singular vectors after one power iteration (Halko et al. 2011, sec. 4).
-    guess = torch.randn(features.shape[1], width, generator=generator)
-    basis = torch.linalg.qr(features @ (features.T @ (features @ guess)))[0]
-    _, spread, axes = torch.linalg.svd(basis.T @ features, full_matrices=False)
-    kept = min(release.components, len(spread))
-    spread = spread[:kept] / len(features) ** 0.5
+    axes, lengths = principal_axes(features, release.components, generator)
+    spread = lengths / len(features) ** 0.5
     scale = (spread + FLOOR * spread[0]).clamp(min=1e-12).sqrt()
-    blank = torch.zeros(release.classes, kept + 1)
+    blank = torch.zeros(release.classes, len(axes) + 1)
     return Teacher(
         centre=centre,
-        components=axes[:kept].T / scale,
+        components=axes.T / scale,
         model=blank,
         velocity=blank,
         summed=blank,
@@ -210,7 +206,12 @@ def save_teacher(teacher: Teacher, path: Path) -> None:
 
 
 def load_teacher(path: Path) -> Teacher:
-    """Read what `save_teacher` wrote, also in a version that did not count lessons."""
-    # Copied, so that the file can be replaced while they are used.
-    tensors = {name: kept.clone() for name, kept in load_file(path).items()}
-    return Teacher(**{"lessons": tensors["settled"]} | tensors)
+    """Read what `save_teacher` wrote, also in a version that did not count lessons.
+
+    Raises:
+        UserError: when the file is damaged or gone.
+    """
+    with reading_kept(path):
+        # Copied, so that the file can be replaced while they are used.
+        tensors = {name: kept.clone() for name, kept in load_file(path).items()}
+        return Teacher(**{"lessons": tensors["settled"]} | tensors)

@@ -25,7 +25,7 @@ from core.data.dataset import ImageDataset
 from core.diffusion import ema
 from core.diffusion.adapters import merge
 from core.diffusion.networks import DenoisingNetwork
-from core.errors import Stopped, UserError
+from core.errors import Stopped, Unfinishable
 from core.events import Watcher
 from core.parallel import Hardware, choose_hardware
 from core.privacy.accounting import Charge
@@ -53,7 +53,7 @@ class FineTuned:
     """The private fine-tune's result.
 
     Attributes:
-        folder: A checkpoint: the averaged weights, their config and card. Not there
+        folder: A checkpoint: the averaged weights, their config and card. Holds none
             where the pictures are drawn from the moments.
         updates: Steps that reached the weights.
         steps_charged: Steps that the ledger charged; never fewer.
@@ -113,10 +113,10 @@ def _without_network(
     """The noisy releases alone, which the pictures are drawn from.
 
     Raises:
-        UserError: when the moments were paid for and lost; they are never made twice.
+        Unfinishable: when the moments were paid for and lost: never made twice.
     """
     if release(plan, units, purse, folder, hardware, watcher) is None:
-        raise UserError(
+        raise Unfinishable(
             f"The noisy statistics in {folder} are incomplete, as the program was "
             "broken off while it measured, and nothing is measured twice: start a new "
             "project, or restore a backup in which they are complete; what was charged "
@@ -156,21 +156,9 @@ def _descend(
     watcher: Watcher,
 ) -> None:
     """DP-SGD until the committed steps are charged."""
-    state = TrainingState.start(trained(network))
-    if not load_newest(state, folder):
-        if purse.steps_charged() or any(folder.glob("state-*.safetensors")):
-            raise UserError(
-                f"The training state in {folder} is damaged or gone: restore it from a "
-                "backup, or start a new project; what was charged stays charged."
-            )
-        save_state(state, folder)
-    refuse_unpaid(state.updates, purse.steps_charged(), folder)
+    state = _state(network, purse, folder)
     optimiser = adam(plan, state)
-    watcher.progress("Looking for the fastest way to train", 0, 1)
-    limit = plan.budget.unit.max_images_per_unit
-    device = hardware.device.type
-    work = workload(started_from(plan), plan.recipe, limit, device)
-    pace = gradients.find_pace(work)
+    pace = _pace(plan, hardware, watcher)
     outer = outer_timesteps(plan, network.config.null_label, folder, watcher)
     invite = partial(invitation, plan, hardware, pace, state.updates)
     with (
@@ -212,6 +200,32 @@ def _descend(
             if stopping and done < steps:
                 raise Stopped
         save_state(state, folder)
+
+
+def _state(network: DenoisingNetwork, purse: Purse, folder: Path) -> TrainingState:
+    """The newest one on disk, or the one before the first update.
+
+    Raises:
+        UserError: when there were others and none is whole, or the ledger does not hold
+            what they learned.
+    """
+    state = TrainingState.start(trained(network))
+    if not load_newest(state, folder):
+        if purse.steps_charged() or any(folder.glob("state-*.safetensors")):
+            raise Unfinishable(
+                f"The training state in {folder} is damaged or gone: restore it from a "
+                "backup, or start a new project; what was charged stays charged."
+            )
+        save_state(state, folder)
+    refuse_unpaid(state.updates, purse.steps_charged(), folder)
+    return state
+
+
+def _pace(plan: Plan, hardware: Hardware, watcher: Watcher) -> Pace:
+    watcher.progress("Looking for the fastest way to train", 0, 1)
+    limit = plan.budget.unit.max_images_per_unit
+    device = hardware.device.type
+    return gradients.find_pace(workload(started_from(plan), plan.recipe, limit, device))
 
 
 def invitation(plan: Plan, hardware: Hardware, pace: Pace, updates: int) -> dict:

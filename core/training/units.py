@@ -6,6 +6,7 @@ and this gives the images of a unit.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,12 @@ from core.data.dataset import ImageDataset, Split
 from core.errors import UserError
 from core.privacy.budget import PrivacyUnit, UnitKind
 from core.privacy.noise import fresh_generator
+
+UnitRecords = tuple[np.ndarray | Tensor, ...]
+"""(uint8 [m, H, W, c], int64 [m]): the images of a unit and their labels."""
+
+DrawUnit = Callable[[int], UnitRecords]
+"""Gives the records of a unit."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -320,7 +320,7 @@ def _learn(
             crop=lesson.crop,
             label_dropout=plan.recipe.label_dropout,
         ),
-        parameterisation=started_from(plan).predicts,
+        process=started_from(plan).predicts,
         hardware=hardware,
         activity=lesson.activity,
         watcher=watcher,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import MISSING, asdict, fields, replace
-from typing import Any
+from enum import Enum
+from typing import Any, TypeVar
 
 from core.bundled import recipe_titles
 from core.checkpoints.cards import OVERLAP_ANSWERS, CheckpointCard
@@ -16,6 +17,8 @@ from core.recipe_files import check_wishes
 from core.training.recipe import MOMENTS, Recipe
 from core.training.recipe_loading import load_recipe
 from core.workspace import Project
+
+K = TypeVar("K", bound=Enum)
 
 DEFAULT_DECLARED = 10_000
 """What a preview assumes before a number was declared."""
@@ -34,20 +37,25 @@ def read_budget(project: Project) -> Budget:
     Raises:
         UserError: when a field is out of range.
     """
-    try:
-        kind, relation = UnitKind(project.unit), Relation(project.relation)
-    except ValueError as error:
-        raise UserError(
-            f"{error}: the unit is image or patient; the relation is "
-            f"{', '.join(relation.value for relation in Relation)}."
-        ) from None
+    kind = _known(UnitKind, "unit", project.unit)
     unit = PrivacyUnit(kind=kind, max_images_per_unit=project.max_images_per_unit)
     return Budget(
         epsilon=float(project.epsilon),
         delta=float(project.delta),
         unit=unit,
-        relation=relation,
+        relation=_known(Relation, "relation", project.relation),
     )
+
+
+def _known(kind: type[K], what: str, name: str) -> K:
+    """The member of that name."""
+    try:
+        return kind(name)
+    except ValueError:
+        *others, last = (member.value for member in kind)
+        raise UserError(
+            f"The {what} {name!r} is unknown: use {', '.join(others)} or {last}."
+        ) from None
 
 
 def read_recipe(project: Project) -> Recipe:
@@ -135,10 +143,10 @@ def changes_to_recipe(project: Project) -> tuple[str, ...]:
             "trained, and no checkpoint used, whichever was chosen. They are rough, "
             "and blurred where ε is small or images are few."
         )
-    return (*told, *_better_kind(project, found))
+    return (*told, *better_kind(project, found))
 
 
-def _better_kind(project: Project, recipe: Recipe) -> tuple[str, ...]:
+def better_kind(project: Project, recipe: Recipe) -> tuple[str, ...]:
     """What measured better for so few records under so strict a bound."""
     if recipe.pictures != MOMENTS or recipe.refine_sigma or not project.classes:
         return ()

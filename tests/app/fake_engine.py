@@ -46,6 +46,8 @@ class FakeEngine:
         previewed, channels: The projects that a preview was asked for, and the last
             number of channels.
         weak_noise, blind_check: What the self-test finds.
+        unfit: Recipes and checkpoints that cannot be used, with the reason.
+        better_kind, warnings: What a preview advises.
     """
 
     def __init__(self) -> None:
@@ -61,6 +63,9 @@ class FakeEngine:
         self.planned_recipe = ""
         self.weak_noise = False
         self.blind_check = False
+        self.unfit: dict[str, str] = {}
+        self.better_kind = ""
+        self.warnings: tuple[str, ...] = ()
 
     def _may_fail(self, name: str) -> None:
         if name in self.fail:
@@ -207,6 +212,16 @@ class FakeEngine:
     def recipes_without_checkpoint(self) -> frozenset[str]:
         return frozenset({"useful"})
 
+    def unfit_recipes(
+        self, project: Project, cards: tuple[FakeCard, ...]
+    ) -> dict[str, str]:
+        return self.unfit
+
+    def unfit_checkpoints(
+        self, project: Project, cards: tuple[FakeCard, ...]
+    ) -> dict[str, str]:
+        return self.unfit
+
     def preview(self, project: Project, channels: int) -> FakePreview:
         self.previewed.append(project)
         self.channels = channels
@@ -230,7 +245,8 @@ class FakeEngine:
             f"{times:,.3g} times as likely through this release, with a chance "
             f"of error of {project.delta:g}.",
             others=(("a patient with 5 images", 4.321 * project.epsilon),),
-            warnings=(),
+            warnings=self.warnings,
+            better_kind=self.better_kind,
         )
 
     def make_plan(

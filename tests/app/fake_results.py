@@ -51,6 +51,12 @@ class FakeSpending:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FakeChances:
+    accuracy: float = 0.8909
+    accusation: float = 0.9823
+
+
+@dataclass(frozen=True, kw_only=True)
 class FakePreview:
     noise_multiplier: float
     epsilon_curve: tuple[tuple[int, float], ...]
@@ -61,6 +67,8 @@ class FakePreview:
     sentence: str
     others: tuple[tuple[str, float], ...]
     warnings: tuple[str, ...]
+    chances: FakeChances = FakeChances()
+    better_kind: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

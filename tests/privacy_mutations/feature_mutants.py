@@ -42,16 +42,16 @@ FEATURE_MUTANTS = (
         file=DOWNHILL,
         correct="pool.map(seen, drawn), strict=True)\n",
         wrong="[seen((torch.cat([p for p, _ in drawn]),\n"
-        "                    torch.cat([own for _, own in drawn])))], strict=True)\n",
+        "                torch.cat([own for _, own in drawn])))], strict=True)\n",
         tests=(ALONE,),
     ),
     Mutant(
         name="squares of features are not shortened with them",
         file=DOWNHILL,
-        correct="                total += sum_of_means(part, norm)\n",
-        wrong="                total += sum_of_means(part, norm)\n"
-        "                total[:, width:-1] += torch.zeros_like(total[:, width:-1])"
-        ".index_add_(\n                    0, part.labels, "
+        correct="                    total += sum_of_means(part, norm)\n",
+        wrong="                    total += sum_of_means(part, norm)\n"
+        "                    total[:, width:-1] += torch.zeros_like(total[:, width:-1])"
+        ".index_add_(\n                        0, part.labels, "
         "part.coefficients[:, width:].double() / norm)\n",
         tests=(ONE,),
     ),

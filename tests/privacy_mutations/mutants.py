@@ -350,8 +350,8 @@ _CENTRAL = (
     Mutant(
         name="a draw of central images made again",
         file="training/purse.py",
-        correct="return central.mechanism.steps - sum(made)",
-        wrong="return central.mechanism.steps - 0 * sum(made)",
+        correct="return central.mechanism.steps - made",
+        wrong="return central.mechanism.steps - 0 * made",
         tests=("training/test_central.py",),
     ),
 )

@@ -194,8 +194,8 @@ PURSE_MUTANTS = (
     Mutant(
         name="a release that was begun may be made again",
         file=PURSE,
-        correct="        return sum(c.count for c in self.charged() if replace(c,",
-        wrong="        return 0 and sum(c.count for c in self.charged() if replace(c,",
+        correct="return counted(self.charged(), *moments.charges()) if",
+        wrong="return 0 and counted(self.charged(), *moments.charges()) if",
         tests=(IN_PURSE + "test_it_counts_what_the_ledger_holds",),
     ),
     Mutant(

@@ -133,8 +133,8 @@ TEACHER_MUTANTS = (
     Mutant(
         name="a release of the teacher is made again after a crash",
         file=PURSE,
-        correct="return teacher.steps - sum(made)",
-        wrong="return teacher.steps - 0 * sum(made)",
+        correct="return teacher.steps - counted(",
+        wrong="return teacher.steps - 0 * counted(",
         tests=(IN_RUN + "test_a_crash_loses_a_release_and_no_more",),
     ),
     Mutant(
@@ -147,8 +147,8 @@ TEACHER_MUTANTS = (
     Mutant(
         name="the teacher's releases pass for the moments",
         file=PURSE,
-        correct="if replace(c, count=1) in kinds",
-        wrong="if c.batch_cap is None",
+        correct="return counted(self.charged(), *moments.charges()) if",
+        wrong="return sum(c.count for c in self.charged() if not c.batch_cap) if",
         tests=(IN_RUN + "test_the_purse_tells_its_releases_from_the_moments",),
     ),
 )

@@ -137,20 +137,6 @@ def test_the_loss_is_the_weighted_error_of_the_denoised_image(name, weight):
     assert loss == pytest.approx((weight(sigma) * error).mean().item(), rel=1e-3)
 
 
-def test_a_bare_parameterisation_means_its_usual_process():
-    network = make_network()
-    views = make_views(
-        torch.randn(2, 3, 8, 8), torch.tensor([0, 1]), multiplicity=1,
-        timesteps=UNIFORM, flip=False, generator=torch.Generator().manual_seed(2),
-    )  # fmt: skip
-    with torch.no_grad():
-        for kind in Parameterisation:
-            bare = mean_loss(network, views, kind, OFF)
-            assert torch.equal(
-                bare, mean_loss(network, views, Process.usual(kind), OFF)
-            )
-
-
 @pytest.mark.parametrize(
     ("trained", "wanted"),
     [

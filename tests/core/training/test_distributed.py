@@ -273,7 +273,8 @@ def test_run_follows_where_it_does_not_lead(monkeypatch, tmp_path, leads):
     monkeypatch.setattr(distributed, "gathered", gathered)
     monkeypatch.setattr(following, "follow", lambda: called.append("follow"))
     monkeypatch.setattr("core.run.run_project", lambda *_: called.append("run"))
-    code = main(["run", str(tmp_path / "project"), "--source", "images"])
+    given = ["--source", "images", "--epsilon", "1"]
+    code = main(["run", str(tmp_path / "project"), *given])
     assert called == ["run" if leads else "follow"]
     assert (tmp_path / "project").exists() == leads
     assert leads or code == 0
@@ -287,6 +288,7 @@ with team() as crew:
     weight.grad = torch.ones(3)
     torch.optim.Adam([weight]).step()
     crew.anybody(False)
+    crew.wait()
 names = [open(f"/proc/self/task/{task}/comm").read() for task in os.listdir("/proc/self/task")]
 print(sum("gloo" in name for name in names))
 """  # noqa: E501

@@ -12,7 +12,7 @@ from torch.nn.functional import avg_pool2d
 from core.data.dataset import ImageDataset
 from core.errors import Stopped
 from core.events import Watcher
-from core.parallel import choose_hardware
+from core.parallel import choose_hardware, workers
 from core.privacy.accounting import Charge, epsilon
 from core.privacy.budget import PrivacyUnit
 from core.privacy.moments import sum_of_means
@@ -229,6 +229,26 @@ def test_units_of_several_parts_are_all_counted(monkeypatch):
     total, rows = sums(group_units(make_dataset(20), PrivacyUnit()), monkeypatch)
     assert len(rows) == 3
     assert float(total[:, -1].sum()) * 2**0.5 == pytest.approx(20)
+
+
+def test_one_pool_of_workers_looks_at_all_parts(monkeypatch):
+    """And sees, bit for bit, what it would see of all units in one part."""
+    opened = []
+
+    def counted(hardware):
+        opened.append(hardware)
+        return workers(replace(hardware, threads=2))
+
+    monkeypatch.setattr(downhill, "workers", counted)
+    units = group_units(make_dataset(20), PrivacyUnit())
+    whole, rows = sums(units, monkeypatch)
+    assert (len(opened), len(rows)) == (1, 1)
+    monkeypatch.setattr(downhill, "CHUNK", 7)
+    total, parts = sums(units, monkeypatch)
+    assert (len(opened), len(parts)) == (2, 3)
+    seen = torch.cat([part.coefficients for part in parts])
+    assert torch.equal(seen, rows[0].coefficients)
+    torch.testing.assert_close(total, whole, rtol=0, atol=1e-12)
 
 
 # Where pictures go.

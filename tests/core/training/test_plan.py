@@ -11,7 +11,7 @@ from core.bundled import recipe_names
 from core.checkpoints import scratch
 from core.errors import UserError
 from core.privacy.accounting import Charge, epsilon
-from core.privacy.budget import Relation
+from core.privacy.budget import Relation, times
 from core.privacy.second_opinion import second_epsilon
 from core.training import plan as planning
 from core.training import preview as preview_room
@@ -242,17 +242,14 @@ def test_the_plan_states_the_larger_of_two_opinions_whichever_it_is(
     assert bound(project).epsilon == 0.45
 
 
-@pytest.mark.parametrize("unit", ["image", "patient"])
-def test_the_preview_tells_what_the_other_unit_gets(project, monkeypatch, unit):
+def test_the_preview_tells_what_patients_get_of_a_bound_on_images(project, monkeypatch):
     for name in ("training_seconds", "sampling_seconds"):
         monkeypatch.setattr(preview_room, name, lambda *_: 1.0)
-    wishes = replace(project, unit=unit)
-    others = preview_room.preview(wishes).others
-    assert [whom.count("patient") for whom, _ in others] == [1] * len(others)
-    assert len(others) == (3 if unit == "image" else 1)
+    others = preview_room.preview(project).others
+    assert [whom.count("patient") for whom, _ in others] == [1, 1, 1]
     figures = [value for _, value in others]
     # Never as good as what the chosen unit gets.
-    assert figures == sorted(figures) and figures[0] > 1.5 * wishes.epsilon
+    assert figures == sorted(figures) and figures[0] > 1.5 * project.epsilon
 
 
 def test_a_plan_of_an_older_version_is_still_read(tmp_path):
@@ -488,3 +485,11 @@ def test_few_records_under_a_strict_bound_are_better_cleaned(
     # How many a class has is not known before its names are.
     unnamed = wishes.changed(classes=())
     assert not any("recipe few" in note for note in changes_to_recipe(unnamed))
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "factor"),
+    [(10.0, "22,030"), (1.0, "2.719"), (0.5, "1.649"), (50.0, "10^22")],
+)
+def test_the_factor_is_rounded_up(epsilon, factor):
+    assert times(epsilon) == factor

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
-from core.diffusion.process import Parameterisation
+from core.diffusion.process import Parameterisation, Process
 from core.diffusion.timesteps import UNIFORM
 from core.errors import Stopped
 from core.events import Watcher
@@ -37,7 +38,7 @@ def run(state=None, watcher=None):
             timesteps=UNIFORM,
             flip=True,
         ),
-        parameterisation=Parameterisation.VELOCITY,
+        process=Process.usual(Parameterisation.VELOCITY),
         hardware=CPU,
         activity="Learning",
         watcher=watcher or Watcher(),
@@ -90,6 +91,19 @@ def test_a_crash_loses_only_what_was_not_kept(tmp_path, monkeypatch):
 def test_a_damaged_state_is_begun_again(tmp_path):
     state = tmp_path / "state.safetensors"
     state.write_bytes(b"half a file")
+    assert torch.equal(run(state)[1], run()[1])
+
+
+@pytest.mark.parametrize("tensors", [("step", "9.weight"), ("0.weight",)])
+def test_a_state_that_is_not_whole_is_begun_again(tmp_path, tensors):
+    """Nothing of it is taken over before all of it is read."""
+    state = tmp_path / "state.safetensors"
+    with pytest.raises(Stopped):
+        run(state, stop_after(2)[0])
+    held = {name: kept.clone() for name, kept in load_file(state).items()}
+    for name in tensors:
+        del held[name]
+    save_file(held, state)
     assert torch.equal(run(state)[1], run()[1])
 
 
