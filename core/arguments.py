@@ -1,11 +1,15 @@
-"""Options of the command line that stand for a project's wishes."""
+"""Options of the command line that stand for a project's wishes, and their kinds."""
 
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Sequence
 from dataclasses import fields
-from typing import Any
+from typing import Any, NoReturn
+
+from core.errors import UserError
+from core.workspace import Project, read_wishes, saved_wishes
 
 _GREY = "read the images as grey"
 DECLARATIONS = {
@@ -18,11 +22,67 @@ DECLARATIONS = {
     "split_column": "column of a table that names the split",
 }
 _HELP = DECLARATIONS | {
+    "source": "folder of private images, or the table in it that names them",
+    "resolution": "working resolution, pixels per side",
+    "grey": _GREY,
     "cache": "where reduced copies of the images are kept: disk, encrypted or memory",
+    "declared_count": "a public number, at least as many as there are training images, "
+    "or training patients where they are the unit",
+    "unit": "whom the bound protects: image or patient",
+    "max_images_per_unit": "images of a patient looked at in one step",
+    "checkpoint": "public network to start from: a name (sfumato import-checkpoint "
+    "lists them) or a folder",
     "overlap_answer": "could the checkpoint have been trained on these people: no, "
     "unsure or yes",
     "overlap_reason": "how that is known; it is printed in the report",
+    "epsilon": "how much may be spent: 1 is strict, 10 is what published work uses",
+    "delta": "how improbable it must be that the bound does not hold: a power of ten "
+    "of at most 1/(10 N) for N records",
+    "relation": "which change of the data is hidden: add_or_remove_one, "
+    "replace_special or replace_one",
+    "steps": "training steps, instead of the recipe's",
+    "batch_size": "expected records in a step, instead of the recipe's",
+    "augmentation_multiplicity": "views of an image in a step, instead of the recipe's",
+    "images_per_class": "synthetic images of each class, instead of the recipe's",
+    "title": "name of the release",
+    "device": "what computes: auto, cpu or cuda",
 }
+_UNSAID = (
+    "Say how much may be spent: --epsilon (1 is strict, 10 is what published work "
+    "uses); `sfumato budget` shows what it means and spends nothing."
+)
+
+
+class Parser(argparse.ArgumentParser):
+    """Says in one sentence what is wrong with the arguments, as all else is said."""
+
+    def error(self, message: str) -> NoReturn:
+        """End with exit code 2."""
+        # argparse says "argument --epsilon: …"; our kinds say "must be …" after that.
+        said = message.removeprefix("argument ").replace(": must be", " must be", 1)
+        self.exit(2, f"sfumato: {said} (see {self.prog} --help).\n")
+
+
+def number(text: str) -> float:
+    """Any number, as an option's value."""
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"must be a number such as 3, not {text!r}"
+        ) from None
+
+
+def whole(text: str) -> int:
+    """A whole number, as an option's value; commas may part its thousands."""
+    if re.fullmatch(r"[+-]?\d{1,3}(,\d{3})+", text):
+        text = text.replace(",", "")
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"must be a whole number such as 3, not {text!r}"
+        ) from None
 
 
 def add_declarations(command: argparse.ArgumentParser) -> None:
@@ -36,21 +96,29 @@ def add_declarations(command: argparse.ArgumentParser) -> None:
 def add_wishes(command: argparse.ArgumentParser) -> None:
     """One option for every field of a project."""
     from core.data.options import split_names
-    from core.workspace import Project
 
-    kinds: dict[str, Any] = {"epsilon": float, "delta": float, "classes": split_names}
+    kinds: dict[str, Any] = {"epsilon": number, "delta": number, "classes": split_names}
     for field in fields(Project):
         option = "--" + field.name.replace("_", "-")
+        words = _recipe_list() if field.name == "recipe" else _HELP[field.name]
         if isinstance(field.default, bool):
-            command.add_argument(option, action="store_true", default=None, help=_GREY)
+            command.add_argument(option, action="store_true", default=None, help=words)
             continue
-        whole = field.default is None or type(field.default) is int
+        is_whole = field.default is None or type(field.default) is int
         command.add_argument(
             option,
-            type=kinds.get(field.name, int if whole else str),
+            type=kinds.get(field.name, whole if is_whole else str),
             default=None,
-            help=_recipe_list() if field.name == "recipe" else _HELP.get(field.name),
+            help=words + _usual(field.name, field.default),
         )
+
+
+def _usual(name: str, default: object) -> str:
+    """The default, for the help, where there is one to tell."""
+    # Nothing is spent that nobody asked for: only `budget` takes one for granted.
+    if name == "epsilon" or default in (None, "", ()):
+        return ""
+    return f" (default: {default})"
 
 
 def _recipe_list() -> str:
@@ -63,9 +131,25 @@ def _recipe_list() -> str:
 
 def wishes_given(options: argparse.Namespace) -> dict[str, Any]:
     """What was given of a project's fields; None where an option was left out."""
-    from core.workspace import Project
-
     return {field.name: getattr(options, field.name) for field in fields(Project)}
+
+
+def project_wished(options: argparse.Namespace) -> Project:
+    """The project of `sfumato run`: its options, over a file's wishes or those saved.
+
+    Raises:
+        UserError: when a file cannot be used, or nobody said how much may be spent.
+    """
+    saved = saved_wishes(options.project.expanduser())
+    wishes = dict(saved or {})
+    if options.config:
+        wishes = read_wishes(options.config.expanduser())
+    given = {k: v for k, v in wishes_given(options).items() if v is not None}
+    # What is spent is the custodian's decision, and no default's.
+    if "epsilon" not in wishes | given:
+        raise UserError(_UNSAID)
+    before = None if saved is None else Project(**saved)
+    return Project(**wishes | given).anchored(before)
 
 
 def windows_joined(arguments: Sequence[str]) -> list[str]:

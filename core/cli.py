@@ -17,7 +17,13 @@ from importlib.metadata import version
 
 from core import command_options as options_of
 from core import pretraining_command as pretraining
-from core.arguments import DECLARATIONS, windows_joined, wishes_given
+from core.arguments import (
+    DECLARATIONS,
+    Parser,
+    project_wished,
+    windows_joined,
+    wishes_given,
+)
 from core.errors import Stopped, UserError
 from core.events import Watcher
 
@@ -55,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """All commands and their options."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="sfumato",
         description="Synthetic image datasets with a proven privacy bound, made on "
         "your own machine.",
@@ -188,20 +194,14 @@ def _run(options: argparse.Namespace, watcher: Watcher) -> None:
 
 
 def _run_all(options: argparse.Namespace, watcher: Watcher) -> None:
+    from core.data.paths import refuse_among_images
     from core.run import run_project
-    from core.workspace import Project, Workspace, parse_project
+    from core.workspace import Workspace
 
+    project = project_wished(options)
+    if project.source:
+        refuse_among_images(options.project, project.source)
     with Workspace.open(options.project) as workspace:
-        project = workspace.project or Project()
-        if options.config:
-            try:
-                text = options.config.read_text(encoding="utf-8")
-            except (OSError, UnicodeDecodeError) as error:
-                raise UserError(
-                    f"The project file {options.config} cannot be read ({error})."
-                ) from None
-            project = parse_project(text, options.config)
-        project = project.changed(**wishes_given(options)).anchored(workspace.project)
         release = options.release or options.project / "release" / "dataset"
         # What is said on the way would spoil the JSON for the program that reads it.
         with redirect_stdout(sys.stderr if options.json else sys.stdout):

@@ -5,26 +5,36 @@ from __future__ import annotations
 from argparse import ArgumentParser
 from pathlib import Path
 
-from core.arguments import add_declarations, add_wishes
+from core.arguments import add_declarations, add_wishes, number, whole
 from core.bundled import classifier_names
 
 
 def demo(command: ArgumentParser) -> None:
     """Where it goes."""
-    command.add_argument("folder", type=Path, nargs="?", default=Path("demo"))
+    command.add_argument(
+        "folder", type=Path, nargs="?", default=Path("demo"),
+        help="a new folder for all of it (default: demo)",
+    )  # fmt: skip
 
 
 def phantom(command: ArgumentParser) -> None:
     """Where it goes, how many images, and of which seed."""
-    command.add_argument("out", type=Path)
-    command.add_argument("--images", type=int, default=6000)
-    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("out", type=Path, help="a new folder for it")
+    command.add_argument(
+        "--images", type=whole, default=6000, help="how many (default: 6000)"
+    )
+    command.add_argument(
+        "--seed", type=whole, default=0, help="another gives other images (default: 0)"
+    )
 
 
 def inspect(command: ArgumentParser) -> None:
     """The folder, and what is declared of it."""
-    command.add_argument("path", type=Path)
-    command.add_argument("--resolution", type=int, default=32)
+    command.add_argument("path", type=Path, help="folder of images, or their table")
+    command.add_argument(
+        "--resolution", type=whole, default=32,
+        help="working resolution, pixels per side (default: 32)",
+    )  # fmt: skip
     add_declarations(command)
     _json(command)
 
@@ -52,7 +62,7 @@ def import_checkpoint(command: ArgumentParser) -> None:
         "--process", help="eps, v-cosine-1000, eps-linear-1000, edm, …"
     )
     for name in ("resolution", "heads", "head-channels"):
-        command.add_argument(f"--{name}", type=int, help="where the file cannot tell")
+        command.add_argument(f"--{name}", type=whole, help="where the file cannot tell")
     command.add_argument(
         "--attention-order", help="legacy or new, where it cannot tell"
     )
@@ -71,21 +81,28 @@ def run(command: ArgumentParser) -> None:
     command.add_argument(
         "--config", type=Path, help="TOML file of wishes to start from"
     )
-    command.add_argument("--release", type=Path, help="where to write the release")
+    command.add_argument(
+        "--release",
+        type=Path,
+        help="where to write the release (default: release/dataset in the project)",
+    )
     _json(command)
     add_wishes(command)
 
 
 def sample(command: ArgumentParser) -> None:
     """The project, and how many images."""
-    command.add_argument("project", type=Path)
+    _project(command)
     _json(command)
-    command.add_argument("--images-per-class", type=int)
+    command.add_argument(
+        "--images-per-class", type=whole,
+        help="how many of each class there are to be in all (default: as before)",
+    )  # fmt: skip
 
 
 def evaluate(command: ArgumentParser) -> None:
     """The project, and which classifier."""
-    command.add_argument("project", type=Path)
+    _project(command)
     _json(command)
     command.add_argument(
         "--classifier",
@@ -97,14 +114,14 @@ def evaluate(command: ArgumentParser) -> None:
 
 def export(command: ArgumentParser) -> None:
     """The project, and where the release goes."""
-    command.add_argument("project", type=Path)
+    _project(command)
     _json(command)
-    command.add_argument("release", type=Path)
+    command.add_argument("release", type=Path, help="a new folder for the release")
 
 
 def forget(command: ArgumentParser) -> None:
     """The project."""
-    command.add_argument("project", type=Path)
+    _project(command)
 
 
 def ledger(command: ArgumentParser) -> None:
@@ -117,7 +134,7 @@ def ledger(command: ArgumentParser) -> None:
     )
     command.add_argument(
         "--cap",
-        type=float,
+        type=number,
         metavar="EPSILON",
         help="refuse, from now on, what would spend more than this on the data; "
         "recorded for good, and the newest counts",
@@ -125,7 +142,7 @@ def ledger(command: ArgumentParser) -> None:
     for name in ("unit", "relation"):
         command.add_argument(f"--{name}", help="of the cap; else the project's")
     command.add_argument(
-        "--delta", type=float, help="of ε; else the cap's or project's"
+        "--delta", type=number, help="of ε; else the cap's or project's"
     )
     _json(command)
 
@@ -137,9 +154,15 @@ def selftest(command: ArgumentParser) -> None:
 
 def verify(command: ArgumentParser) -> None:
     """The release."""
-    command.add_argument("release", type=Path)
+    command.add_argument("release", type=Path, help="folder of the release")
     _json(command)
 
 
+def _project(command: ArgumentParser) -> None:
+    command.add_argument("project", type=Path, help="project folder")
+
+
 def _json(command: ArgumentParser) -> None:
-    command.add_argument("--json", action="store_true")
+    command.add_argument(
+        "--json", action="store_true", help="answer in JSON, for another program"
+    )

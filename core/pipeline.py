@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 
 from core.data import ImageDataset, ReadOptions, delete_cache, load, parse_options
+from core.data.declared import refuse_untrained
 from core.data.options import finer_than_patients
 from core.disclosure import audit_facts
 from core.errors import UserError
@@ -159,6 +160,7 @@ def make_plan(
             f"have several: to protect patients, declare another unit column than "
             f"{dataset.unit_column}, or protect each image."
         )
+    refuse_untrained(dataset)
     plan = planning.make_plan(
         project,
         run=uuid.uuid4().hex,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from core.arguments import DECLARATIONS, add_declarations
+from core.arguments import DECLARATIONS, add_declarations, whole
 from core.errors import UserError
 from core.events import Watcher
 
@@ -16,7 +16,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
     """Its options."""
     from core.bundled import pretraining_names
 
-    command.add_argument("out", type=Path)
+    command.add_argument("out", type=Path, help="a new folder for the checkpoint")
     command.add_argument(
         "--source", type=Path, help="public folder; without, the starter is made again"
     )
@@ -32,11 +32,18 @@ def add_options(command: argparse.ArgumentParser) -> None:
         ("title", "of the checkpoint, for the card"),
     ):
         command.add_argument(f"--{name}", default="", help=words)
-    command.add_argument("--steps", type=int)
-    command.add_argument("--batch-size", type=int)
-    command.add_argument("--images", type=int, help="for the starter: pictures drawn")
-    command.add_argument("--seed", type=int, default=0)
-    command.add_argument("--device", default="auto")
+    for name, words in (
+        ("steps", "training steps, instead of the recipe's"),
+        ("batch-size", "images in a step, instead of the recipe's"),
+        ("images", "for the starter: pictures drawn"),
+    ):
+        command.add_argument(f"--{name}", type=whole, help=words)
+    command.add_argument(
+        "--seed", type=whole, default=0, help="another gives other weights (default: 0)"
+    )
+    command.add_argument(
+        "--device", default="auto", help="auto, cpu or cuda (default: auto)"
+    )
     add_declarations(command)
 
 

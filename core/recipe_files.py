@@ -23,7 +23,7 @@ def refusal(recipe: Any, name: str, wanted: str) -> UserError:
 
 
 def check_wishes(wishes: dict[str, Any]) -> None:
-    """Refuse numbers below 1 that somebody asked for, whatever the recipe says.
+    """Refuse numbers that nobody can mean, whatever the recipe says.
 
     Args:
         wishes: Name of a whole number → what was asked for; None for nothing.
@@ -38,7 +38,20 @@ def check_wishes(wishes: dict[str, Any]) -> None:
                 f"The {_COUNTS[name]} must be 1 or more, not {value}: correct it "
                 f"({option}), or leave it out."
             )
+    if (number := wishes.get("images_per_class") or 0) > MOST_IMAGES_PER_CLASS:
+        raise UserError(
+            f"{number:,} images of each class are more than can be drawn: ask for "
+            f"{MOST_IMAGES_PER_CLASS:,} or fewer (--images-per-class)."
+        )
+    # Before anything of that size is tried out: memory grows with its square.
+    if (side := wishes.get("resolution")) is not None and not 8 <= side <= 1024:
+        raise UserError(
+            f"A resolution of {side} pixels cannot be worked at: choose 8 to 1024 "
+            "(--resolution)."
+        )
 
+
+MOST_IMAGES_PER_CLASS = 1_000_000
 
 _COUNTS = {
     "steps": "number of steps",
@@ -46,7 +59,6 @@ _COUNTS = {
     "augmentation_multiplicity": "augmentation multiplicity",
     "images_per_class": "number of images per class",
     "images": "number of images",
-    "resolution": "resolution",
 }
 
 

@@ -112,10 +112,15 @@ def draw_more(
     """Draw the synthetic images of a trained project, more of them when asked."""
     check_wishes({"images_per_class": images_per_class})
     with _existing(folder) as workspace:
-        project = _project(workspace).changed(images_per_class=images_per_class)
-        workspace.save_project(project)
+        before = _project(workspace)
+        project = before.changed(images_per_class=images_per_class)
         plan = _planned(workspace, project)
-        return pipeline.synthesise(workspace, plan, watcher)
+        workspace.save_project(project)
+        try:
+            return pipeline.synthesise(workspace, plan, watcher)
+        except UserError:  # A number that the disk does not hold is no wish to keep.
+            workspace.save_project(before)
+            raise
 
 
 def measure(folder: Path, watcher: Watcher, classifier: str = "") -> UtilityReport:

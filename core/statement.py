@@ -48,14 +48,19 @@ class DatasetStatement:
         delta: The δ of `epsilons`.
         epsilons: Unit and relation → ε of everything charged, as they count it;
             infinite where other runs bound nothing for that unit.
+        delta_said: Whether it was given, or is the cap's or a project's; if not, the
+            runs were authorised at others.
         cap: The lifetime cap in force.
+        above_cap: Whether more was charged already, as the cap counts it.
         runs: In the order of their beginning.
     """
 
     fingerprint: str
     delta: float
+    delta_said: bool
     epsilons: dict[str, float]
     cap: Cap | None
+    above_cap: bool
     runs: tuple[Run, ...]
 
 
@@ -91,12 +96,19 @@ def _lines(dataset: DatasetStatement) -> Iterable[str]:
             f"  charged: ε = {format_epsilon(epsilon)} at δ = {dataset.delta:g} "
             f"({under})"
         )
+    if not dataset.delta_said:
+        yield (
+            f"  (shown at δ = {dataset.delta:g}; `sfumato ledger PROJECT` shows it at "
+            "the project's own δ)"
+        )
     cap = dataset.cap
     yield (
         f"  lifetime cap: ε = {cap.epsilon:g} at δ = {cap.delta:g} ({cap.terms})"
         if cap
         else "  lifetime cap: none (sfumato ledger --cap sets one)"
     )
+    if dataset.above_cap:
+        yield ("  Already above this cap: nothing more can be trained on these images.")
     for run in dataset.runs:
         steps = sum(c.count for c in run.charges if c.batch_cap is not None)
         sums = sum(c.count for c in run.charges if c.batch_cap is None)
@@ -130,7 +142,7 @@ def statement(about: str | None, delta: float | None) -> Statement:
             entries=len(ledger.entries()),
             head=ledger.head(),
             datasets=tuple(
-                _dataset(ledger, fingerprint, delta, _project(workspace))
+                _dataset(ledger, fingerprint, delta, workspace)
                 for fingerprint in chosen
             ),
         )
@@ -163,22 +175,28 @@ def set_cap(
 
 
 def _dataset(
-    ledger: Ledger, fingerprint: str, delta: float | None, project: Project
+    ledger: Ledger, fingerprint: str, delta: float | None, workspace: Workspace | None
 ) -> DatasetStatement:
     cap, accounts = ledger.cap(fingerprint), ledger.accounts(fingerprint)
     charged: dict[str, tuple[Charge, ...]] = {}
     for account, charges in accounts.items():
         charged[account.terms] = (*charged.get(account.terms, ()), *charges)
-    at = delta if delta is not None else cap.delta if cap else project.delta
+    at = delta if delta is not None else cap.delta if cap else None
+    if at is None and workspace is not None:
+        at = _project(workspace).delta
+    shown = Project().delta if at is None else at
     times = {account: [] for account in accounts}
     for entry in ledger.entries(fingerprint):
         if entry.account in times:
             times[entry.account].append(entry.utc)
     return DatasetStatement(
         fingerprint=fingerprint,
-        delta=at,
-        epsilons={under: lifetime_epsilon(charged, under, at) for under in charged},
+        delta=shown,
+        delta_said=at is not None,
+        epsilons={under: lifetime_epsilon(charged, under, shown) for under in charged},
         cap=cap,
+        above_cap=cap is not None
+        and lifetime_epsilon(charged, cap.terms, cap.delta) > cap.epsilon,
         runs=tuple(
             Run(
                 run=account.run,

@@ -115,12 +115,41 @@ class Project:
         return replace(self, **paths)
 
 
+def read_wishes(path: Path) -> dict[str, Any]:
+    """The fields that a project file on disk names.
+
+    Raises:
+        UserError: naming the file, the line or the field that is wrong.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise UserError(
+            f"The project file {path} is not text in UTF-8: save it as such, or "
+            "restore it."
+        ) from None
+    except OSError as error:
+        raise explained(error, path) from error
+    return parse_wishes(text, path)
+
+
+def saved_wishes(folder: Path) -> dict[str, Any] | None:
+    """The fields that a project folder keeps, None where there is no project."""
+    path = folder / PROJECT_FILE
+    return read_wishes(path) if os.path.isfile(path) else None
+
+
 def _whole(path: str) -> str:
     return os.path.abspath(os.path.expanduser(path)) if path else ""
 
 
 def parse_project(text: str, path: Path) -> Project:
-    """Read a project file.
+    """The wishes in the text of a project file; see `parse_wishes`."""
+    return Project(**parse_wishes(text, path))
+
+
+def parse_wishes(text: str, path: Path) -> dict[str, Any]:
+    """The fields that the text of a project file names.
 
     Raises:
         UserError: naming the line or the field that is wrong.
@@ -145,7 +174,7 @@ def parse_project(text: str, path: Path) -> Project:
             raise UserError(
                 f"The field {name!r} in {path} has the wrong kind of value: {value!r}."
             )
-    return Project(**content)
+    return content
 
 
 def _kind(default: object, name: str) -> type | tuple[type, ...]:
@@ -214,10 +243,8 @@ class Workspace:
     @property
     def project(self) -> Project | None:
         """The saved wishes, None for a new folder."""
-        path = self.path / PROJECT_FILE
-        if not path.is_file():
-            return None
-        return parse_project(path.read_text(encoding="utf-8"), path)
+        wishes = saved_wishes(self.path)
+        return None if wishes is None else Project(**wishes)
 
     def save_project(self, project: Project) -> None:
         """Keep the wishes."""
@@ -253,10 +280,16 @@ class Workspace:
             UserError: when it is not finished.
         """
         if not self.finished(stage):
-            raise UserError(
-                f"The stage {stage!r} of {self.path} is not finished: run it first."
-            )
+            raise UserError(_UNFINISHED[stage].format(self.path))
         return read_json(self.folder(stage) / "finished.json")
+
+
+_LEARNT_NOTHING = "Nothing was learned in {0} yet: run sfumato run {0} first."
+_UNFINISHED = dict.fromkeys(STAGES, _LEARNT_NOTHING) | {
+    "dataset": "No images were read in {0} yet: run sfumato run {0} first.",
+    "samples": "The set 'samples' of {0} is not finished: run sfumato sample {0} "
+    "first.",
+}
 
 
 def user_folder() -> Path:

@@ -102,11 +102,15 @@ def _check(wish: Import, source: Path) -> None:
         raise UserError(f"The name {wish.name!r} is Sfumato's own: choose another.")
     if (imported_folder() / wish.name).exists():
         raise _taken(wish.name)
+    _check_source(source)
     if wish.overlap not in OVERLAP_ANSWERS:
         raise UserError(
-            "Answer whether the checkpoint could contain these patients: "
+            "Answer whether the checkpoint could contain these patients (--overlap): "
             f"{', '.join(OVERLAP_ANSWERS)}."
         )
+
+
+def _check_source(source: Path) -> None:
     if not source.exists():
         raise UserError(f"There is no file or folder {source}: check the path.")
     if source.is_dir():

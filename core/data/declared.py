@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from core.data.dataset import Problem, shown
+from core.data.dataset import ImageDataset, Problem, Split, shown
 from core.data.formats.base import Index
 from core.data.options import LEAVE_OUT, OWN_UNIT, ReadOptions
 from core.errors import Undeclared, UserError
@@ -17,8 +17,8 @@ def apply_declarations(index: Index, options: ReadOptions) -> Index:
     """Keep the declared classes, and settle what becomes of images without a unit.
 
     Raises:
-        UserError: If a declared class has no image, or images name no unit and nothing
-            was declared for that case.
+        UserError: If one class only is declared, or one that has no image, or images
+            name no unit and nothing was declared for that case.
     """
     return _settle_units(_declare_classes(index, options), options)
 
@@ -27,6 +27,11 @@ def _declare_classes(index: Index, options: ReadOptions) -> Index:
     """Number the declared classes anew, by name, and leave out all others."""
     if not options.classes:
         return index
+    if len(options.classes) == 1:
+        raise UserError(
+            f"Only one class was declared ({shown(options.classes[0])}): name at least "
+            "two with --classes."
+        )
     for name in options.classes:
         if name not in index.class_names:
             raise UserError(
@@ -58,6 +63,24 @@ def _declare_classes(index: Index, options: ReadOptions) -> Index:
             ),
         ),
     )
+
+
+def refuse_untrained(dataset: ImageDataset) -> None:
+    """Refuse classes of which nothing could be learnt.
+
+    Raises:
+        UserError: If a class has no image to train on.
+    """
+    trained = np.bincount(
+        dataset.labels[dataset.subset(Split.TRAIN)], minlength=len(dataset.class_names)
+    )
+    for label in np.flatnonzero(trained == 0).tolist():
+        held = " (all of its images are held back for testing)"
+        raise UserError(
+            f"Class {shown(dataset.class_names[label])} has no image to train on"
+            f"{held if (dataset.labels == label).any() else ''}: take it off the list, "
+            "or add images."
+        )
 
 
 def _settle_units(index: Index, options: ReadOptions) -> Index:

@@ -12,13 +12,13 @@ import numpy as np
 
 from core.data.cache import dataset_of, open_or_prepare, read_into_memory
 from core.data.dataset import ImageDataset, Problem, Split, shown
-from core.data.declared import apply_declarations
+from core.data.declared import apply_declarations, refuse_untrained
 from core.data.duplicates import near_duplicates, thumbnails
 from core.data.formats import FORMATS, Index
 from core.data.inspection import Inspection, describe
 from core.data.kinship import warnings_of
 from core.data.options import ReadOptions
-from core.data.paths import is_clutter
+from core.data.paths import is_clutter, refuse_among_images
 from core.data.reading import Picture
 from core.data.records import Intake, read_records, table_hint
 from core.errors import UserError
@@ -129,7 +129,7 @@ def load(
     if cache is None:
         dataset = read_into_memory(index, resolution, channels, watcher)
     else:
-        _refuse_inside(Path(cache), Path(path))
+        refuse_among_images(Path(cache), path)
         dataset = open_or_prepare(
             index, Path(cache), resolution, channels, watcher, encrypt=encrypt
         )
@@ -142,6 +142,8 @@ def _declared(
     dataset: ImageDataset, index: Index, options: ReadOptions
 ) -> ImageDataset:
     """With what was declared this time, and a warning where nothing is held back."""
+    if options.classes:  # Before they are declared, there is no list to correct.
+        refuse_untrained(dataset)
     warnings = () if (dataset.splits == Split.HELD_OUT).any() else (_no_tests(dataset),)
     return replace(
         dataset,
@@ -162,14 +164,6 @@ def _no_tests(dataset: ImageDataset) -> Problem:
         "split column.",
         left_out=False,
     )
-
-
-def _refuse_inside(cache: Path, source: Path) -> None:
-    if cache.resolve().is_relative_to(source.resolve()):
-        raise UserError(
-            f"The cache {cache} lies inside the dataset's folder: choose a project "
-            "folder outside it."
-        )
 
 
 def _index(path: Path, resolution: int, options: ReadOptions) -> Index:

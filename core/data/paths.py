@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from core.data.dataset import Problem
+from core.errors import UserError
 
 _LONGEST_PATH = 1024
 _DEEPEST = 64
@@ -44,6 +45,25 @@ def leaves(path: Path, root: Path) -> bool:
         return not path.resolve(strict=True).is_relative_to(root)
     except (OSError, RuntimeError):
         return True
+
+
+def refuse_among_images(project: Path, source: str | Path) -> None:
+    """Refuse a project folder that would lie among the private images.
+
+    Args:
+        project: The folder, which need not be there yet.
+        source: Folder of images. A table of them may lie beside the project: what it
+            does not name is not among the images.
+
+    Raises:
+        UserError: when it lies in the folder of images, or is that folder.
+    """
+    images = Path(source).expanduser().resolve()
+    if project.expanduser().resolve().is_relative_to(images):
+        raise UserError(
+            "The project folder lies inside the folder of images: choose one outside "
+            f"it, such as ~/Sfumato/{images.name}."
+        )
 
 
 def is_clutter(name: str) -> bool:

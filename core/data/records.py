@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from array import array
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -131,6 +132,8 @@ def _refuse_unusable(
     try:
         _refuse_no_dataset(index, rows, problems)
     except UserError as error:
+        if _commonest(problems) == "missing":
+            raise _not_there(index, problems) from error
         deep = [found for found in problems if found.kind == "no window"]
         if not deep:
             raise
@@ -140,6 +143,21 @@ def _refuse_unusable(
             "declare a window, the values that are shown as black and as white.",
             wanted=("window",),
         ) from error
+
+
+def _commonest(problems: tuple[Problem, ...]) -> str:
+    kinds = Counter(found.kind for found in problems if found.left_out)
+    return max(kinds, key=kinds.__getitem__, default="")
+
+
+def _not_there(index: Index, problems: tuple[Problem, ...]) -> UserError:
+    absent = [found.path for found in problems if found.kind == "missing"]
+    table = index.folder.name if index.folder.is_file() else f"{index.folder}"
+    return UserError(
+        f"{len(absent):,} of the {len(index):,} files named in {table} "
+        f"{'is' if len(absent) == 1 else 'are'} not there ({absent[0]}): correct the "
+        "paths."
+    )
 
 
 def _refuse_no_dataset(

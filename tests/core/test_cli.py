@@ -15,10 +15,11 @@ from core.bundled import classifier_folder
 from core.checkpoints.cards import read_card
 from core.checkpoints.catalogue import bundled_folder
 from core.diffusion.presets import PRESETS
-from core.errors import Stopped
+from core.errors import Stopped, UserError
 from core.evaluation.report import CHANCE, PRIVATE, REAL, SYNTHETIC
 from core.training.starter import pretrain_starter
-from tests.core.tiny import CONFIG, make_checkpoint, write_recipe
+from core.workspace import Project, Workspace
+from tests.core.tiny import CONFIG, make_checkpoint, make_plan, write_recipe
 
 
 @pytest.fixture(autouse=True)
@@ -303,6 +304,56 @@ def test_a_wrong_config_is_a_mistake(tmp_path, capsys):
     assert "epsilom" in complaint(capsys)
 
 
+class Done:
+    """What a run ended with."""
+
+    def text(self):
+        return "done"
+
+
+def test_a_project_among_the_images_leaves_nothing_there(tmp_path, arguments, capsys):
+    source = arguments["--source"]
+    before = sorted(source.rglob("*"))
+    assert run(source / "project", arguments) == cli.MISTAKE
+    assert "lies inside the folder of images" in complaint(capsys)
+    assert sorted(source.rglob("*")) == before
+
+
+def test_a_single_patient_is_not_trained_on(tmp_path, home, arguments, capsys):
+    """The others are held back."""
+    source = arguments["--source"]
+    paths = sorted(p.relative_to(source).as_posix() for p in source.rglob("*.png"))
+    rows = [
+        f"{path},{path.split('/')[0]},{'p' if n % 2 else f'q{n}'},"
+        f"{'train' if n % 2 else 'test'}"
+        for n, path in enumerate(paths)
+    ]
+    header = "path,label,patient,split"
+    (source / "manifest.csv").write_text("\n".join([header, *rows]))
+    wishes = arguments | {"--unit": "patient", "--max-images-per-unit": 2}
+    assert run(tmp_path / "project", wishes) == cli.MISTAKE
+    assert "Only one patient is left to train on" in complaint(capsys)
+    assert ledger_rows(home) == 0
+
+
+def test_a_number_of_images_that_the_disk_does_not_hold_is_not_kept(
+    tmp_path, capsys, monkeypatch
+):
+    with Workspace.open(tmp_path / "p") as workspace:
+        workspace.save_project(Project(images_per_class=3))
+
+    def full(*_):
+        raise UserError("No space for them.")
+
+    plan = make_plan(tmp_path)
+    monkeypatch.setattr("core.run._planned", lambda *_: plan)
+    monkeypatch.setattr("core.pipeline.synthesise", full)
+    asked = ["sample", str(tmp_path / "p"), "--images-per-class", "9000"]
+    assert cli.main(asked) == cli.MISTAKE
+    assert "No space" in complaint(capsys)
+    assert Workspace.look(tmp_path / "p").project == Project(images_per_class=3)
+
+
 def test_a_bug_is_owned_up_to(monkeypatch, tmp_path, capsys):
     def broken(*_):
         raise ZeroDivisionError("surprise")
@@ -394,11 +445,6 @@ def test_verify_says_what_it_could_not_check(tmp_path, monkeypatch, capsys):
 def test_paths_of_a_run_hold_wherever_the_next_command_is_given(tmp_path, monkeypatch):
     """The wizard may open the project from another folder."""
     asked = []
-
-    class Done:
-        def text(self):
-            return "done"
-
     monkeypatch.setattr(
         "core.run.run_project", lambda _, project, *__: asked.append(project) or Done()
     )
@@ -406,10 +452,10 @@ def test_paths_of_a_run_hold_wherever_the_next_command_is_given(tmp_path, monkey
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
     (tmp_path / "net").mkdir()
-    own = ["--recipe", "own.toml", "--checkpoint", "net"]
+    own = ["--recipe", "own.toml", "--checkpoint", "net", "--epsilon", "1"]
     assert cli.main(["run", "p", "--source", "scans", *own]) == 0
-    assert cli.main(["run", "q", "--source", str(tmp_path / "scans")]) == 0
-    (tmp_path / "wishes.toml").write_text('source = "~/scans"')
+    assert cli.main(["run", "q", "--source", str(tmp_path / "scans"), *own[-2:]]) == 0
+    (tmp_path / "wishes.toml").write_text('source = "~/scans"\nepsilon = 1')
     assert cli.main(["run", "r", "--config", "wishes.toml"]) == 0
     assert {project.source for project in asked} == {str(tmp_path / "scans")}
     assert [project.recipe for project in asked] == [

@@ -150,6 +150,28 @@ def test_a_cap_is_set_with_the_projects_terms_and_recorded(capsys, project):
 
 
 @pytest.mark.usefixtures("charged")
+def test_a_delta_that_nobody_chose_is_said_to_be_none_of_the_projects(capsys, project):
+    note = "(shown at δ = 1e-05; `sfumato ledger PROJECT` shows it at the project's own"
+    for about, told in (((), True), ((ONE,), True), ((project,), False),
+                        ((ONE, "--delta", "1e-4"), False)):  # fmt: skip
+        assert ledger(*about) == cli.DONE
+        assert (note in capsys.readouterr().out) == told
+    assert ledger(project, "--cap", 90) == cli.DONE
+    capsys.readouterr()
+    assert ledger(ONE) == cli.DONE
+    assert note not in capsys.readouterr().out, "it is at the cap's δ"
+
+
+@pytest.mark.usefixtures("charged")
+@pytest.mark.parametrize(("cap", "above"), [(1, True), (90, False)])
+def test_a_cap_below_what_was_charged_says_so(capsys, cap, above):
+    assert ledger(ONE, "--cap", cap) == cli.DONE
+    said = "Already above this cap: nothing more can be trained on these images."
+    assert (said in capsys.readouterr().out) == above
+    assert found(capsys, ONE)["datasets"][0]["above_cap"] == above
+
+
+@pytest.mark.usefixtures("charged")
 def test_a_cap_may_name_its_own_terms(capsys, project):
     own = ("--unit", "image", "--relation", "replace_one", "--delta", "1e-4")
     for about in (project, OTHER):
@@ -191,7 +213,7 @@ def test_a_folder_without_a_project_and_one_not_read_yet(capsys, tmp_path):
     assert "no project" in refusal(capsys, tmp_path / "folder")
     with Workspace.open(tmp_path / "new") as workspace:
         workspace.save_project(Project())
-    assert "'dataset'" in refusal(capsys, tmp_path / "new")
+    assert "No images were read" in refusal(capsys, tmp_path / "new")
 
 
 @pytest.mark.usefixtures("charged")

@@ -54,8 +54,14 @@ def test_a_stage_counts_once_it_is_finished(tmp_path):
     with Workspace.open(tmp_path / "project") as workspace:
         workspace.folder("samples")
         assert not workspace.finished("samples")
-        with pytest.raises(UserError, match="'samples'"):
+        with pytest.raises(UserError, match=r"run sfumato sample .*project first"):
             workspace.result("samples")
+        with pytest.raises(UserError) as caught:
+            workspace.result("plan")
+        assert str(caught.value) == (
+            f"Nothing was learned in {workspace.path} yet: run sfumato run "
+            f"{workspace.path} first."
+        )
         workspace.finish("samples", {"per_class": 3})
         assert workspace.finished("samples")
         assert workspace.result("samples") == {"per_class": 3}
@@ -83,6 +89,16 @@ def test_a_file_in_the_way_is_named(tmp_path):
 def test_a_wrong_project_file_names_the_field(tmp_path, text, named):
     with pytest.raises(UserError, match=named):
         parse_project(text, tmp_path / "project.toml")
+
+
+def test_a_project_file_of_another_encoding_is_no_bug(tmp_path):
+    (tmp_path / "project.toml").write_bytes('title = "Bücher"'.encode("latin-1"))
+    with pytest.raises(UserError) as caught:
+        Workspace.look(tmp_path).project  # noqa: B018
+    assert str(caught.value) == (
+        f"The project file {tmp_path / 'project.toml'} is not text in UTF-8: save it "
+        "as such, or restore it."
+    )
 
 
 def test_none_leaves_a_wish_alone():

@@ -9,6 +9,7 @@ import zipfile
 import pytest
 
 from core.data import inspect, load
+from core.data.paths import refuse_among_images
 from core.data.tables import read_header
 from core.errors import UserError
 from tests.core.data.fakes import class_folders, image
@@ -230,3 +231,19 @@ def test_a_class_whose_folder_may_not_be_read_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr("core.data.paths.os.scandir", locked)
     with pytest.raises(UserError, match=r"locked: .* \(Permission denied\): check its"):
         inspect(root)
+
+
+@pytest.mark.parametrize("project", ["scans", "scans/p", "scans/a/../p", "link/p"])
+def test_a_project_among_the_images_is_refused(tmp_path, project):
+    (tmp_path / "scans" / "a").mkdir(parents=True)
+    (tmp_path / "list.csv").write_text("path,label")
+    (tmp_path / "link").symlink_to(tmp_path / "scans")
+    with pytest.raises(UserError) as caught:
+        refuse_among_images(tmp_path / project, tmp_path / "scans")
+    assert str(caught.value) == (
+        "The project folder lies inside the folder of images: choose one outside it, "
+        "such as ~/Sfumato/scans."
+    )
+    for outside in ("p", "scans2", "."):
+        refuse_among_images(tmp_path / outside, tmp_path / "scans")
+        refuse_among_images(tmp_path / outside, tmp_path / "list.csv")

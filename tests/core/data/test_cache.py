@@ -343,7 +343,7 @@ def test_a_read_only_file_system_is_one_sentence(tmp_path, monkeypatch):
 
 def test_the_cache_may_not_lie_in_the_dataset(tmp_path):
     root = class_folders(tmp_path / "d")
-    with pytest.raises(UserError, match="inside the dataset's folder"):
+    with pytest.raises(UserError, match="inside the folder of images"):
         load(root, root / "cache")
     assert not (root / "cache").exists()
 

@@ -46,6 +46,31 @@ def test_a_declared_class_without_images_is_refused(tmp_path):
         load(root, tmp_path / "c", options=ReadOptions(classes=("bengin", "malignant")))
 
 
+@pytest.mark.parametrize("door", [inspect, load])
+def test_a_class_held_back_as_a_whole_is_refused_once_it_is_declared(tmp_path, door):
+    root = class_folders(tmp_path / "d" / "train", {"a": 5, "c": 5}).parent
+    class_folders(root / "test", {"a": 2, "b": 3})
+    cache = {} if door is inspect else {"cache": tmp_path / "cache"}
+    with pytest.raises(UserError) as caught:
+        door(root, options=ReadOptions(classes=("a", "b", "c")), **cache)
+    assert str(caught.value) == (
+        "Class b has no image to train on (all of its images are held back for "
+        "testing): take it off the list, or add images."
+    )
+    # Nobody has a list yet that the class could be taken off.
+    assert door(root, **cache)
+    assert door(root, options=ReadOptions(classes=("a", "c")), **cache)
+
+
+def test_one_class_alone_is_blamed_on_the_declaration(tmp_path):
+    root = class_folders(tmp_path / "d")
+    with pytest.raises(UserError) as caught:
+        load(root, tmp_path / "cache", options=ReadOptions(classes=("benign",)))
+    assert str(caught.value) == (
+        "Only one class was declared (benign): name at least two with --classes."
+    )
+
+
 def test_a_class_declared_twice_is_refused():
     with pytest.raises(UserError, match="declared twice"):
         ReadOptions(classes=("a", "a"))

@@ -40,6 +40,31 @@ def hospital(tmp_path):
     return root
 
 
+@pytest.mark.parametrize(
+    ("absent", "said"),
+    [
+        (1, "1 of the 2 files named in liste.csv is not there (not/there.png): "),
+        (2, "2 of the 2 files named in liste.csv are not there (not/there.png): "),
+    ],
+)
+def test_a_table_of_files_that_are_not_there_is_blamed(tmp_path, absent, said):
+    paths = ["not/there.png", "neither.png" if absent == 2 else images(tmp_path, 1)[0]]
+    rows = [["path", "label"], *zip(paths, "ab", strict=True)]
+    write_csv(tmp_path / "liste.csv", rows)
+    with pytest.raises(UserError) as caught:
+        load(tmp_path / "liste.csv", None)
+    assert str(caught.value) == said + "correct the paths."
+
+
+def test_a_file_that_is_not_there_is_not_blamed_for_the_damaged_ones(tmp_path):
+    (tmp_path / "1.png").write_bytes(b"1")
+    (tmp_path / "2.png").write_bytes(b"2")
+    rows = [["path", "label"], ["1.png", "a"], ["2.png", "b"], ["3.png", "b"]]
+    write_csv(tmp_path / "liste.csv", rows)
+    with pytest.raises(UserError, match="No readable image was found"):
+        load(tmp_path / "liste.csv", None)
+
+
 MAPPED = ReadOptions(
     path_column="Datei",
     label_column="Befund",

@@ -29,6 +29,20 @@ def test_epsilon_must_be_a_number_above_zero(epsilon):
         budget(epsilon=epsilon)
 
 
+@pytest.mark.parametrize("epsilon", [1000.5, 1e9])
+def test_an_epsilon_that_bounds_nothing_is_refused(epsilon):
+    with pytest.raises(UserError, match="bounds nothing for anyone: take 10 or less"):
+        budget(epsilon=epsilon)
+    assert budget(epsilon=1000.0)
+
+
+@pytest.mark.parametrize("delta", [9e-15, 1e-30, 1e-300])
+def test_a_delta_that_no_accountant_can_work_with_is_blamed_itself(delta):
+    with pytest.raises(UserError, match=r"delta = .* smaller than can be worked with"):
+        budget(delta=delta)
+    assert budget(delta=1e-14)
+
+
 @pytest.mark.parametrize("delta", [0.0, -1e-5, 1.0, 2.0, float("nan")])
 def test_delta_must_lie_between_zero_and_one(delta):
     with pytest.raises(UserError, match="delta"):
@@ -39,9 +53,16 @@ def test_delta_must_lie_between_zero_and_one(delta):
 def test_delta_must_be_below_one_over_the_records(count):
     with pytest.raises(UserError, match="too large"):
         budget(delta=1 / count).check_delta(count)
-    suggestion = suggested_delta(count)
-    assert 0.01 / count < suggestion < 1 / count
-    budget(delta=suggestion).check_delta(count)
+    budget(delta=suggested_delta(count)).check_delta(count)
+
+
+@pytest.mark.parametrize(
+    ("count", "delta"),
+    [(1, 1e-5), (99, 1e-5), (10_000, 1e-5), (10_001, 1e-6), (60_000, 1e-6),
+     (99_999, 1e-6), (100_000, 1e-6), (100_001, 1e-7), (302_436, 1e-7)],
+)  # fmt: skip
+def test_the_suggested_delta_is_what_the_audit_calls_customary(count, delta):
+    assert suggested_delta(count) == delta <= 1 / (10 * count)
 
 
 @pytest.mark.parametrize(
