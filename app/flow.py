@@ -220,9 +220,12 @@ def start_project(
     something is missing there, the answer is a question, and no project was made.
     """
 
+    from core.data.paths import refuse_among_images
+
     def begin(_: Workspace) -> Project:
         return replace(engine.new_project(source), **declared)
 
+    refuse_among_images(folder, source)
     try:
         return _start(engine, folder, begin, watcher)
     except Undeclared as question:

@@ -17,7 +17,8 @@ def begin(window, tmp_path, calm):
 
     def start():
         welcome = window.current.welcome
-        welcome.images.set_path(tmp_path)
+        (tmp_path / "images").mkdir()
+        welcome.images.set_path(tmp_path / "images")
         welcome.project.set_path(tmp_path / "project")
         welcome.read.click()
         calm(window)

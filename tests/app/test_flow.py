@@ -37,9 +37,15 @@ def test_a_project_is_not_started_over_another(engine, tmp_path):
     folder = tmp_path / "project"
     with_project(engine, folder)
     with pytest.raises(UserError, match="already holds a project"):
-        flow.start_project(engine, folder, tmp_path, Watcher())
+        flow.start_project(engine, folder, tmp_path / "images", Watcher())
     with engine.open_workspace(folder) as workspace:
         assert workspace.project is not None
+
+
+def test_a_project_among_the_images_leaves_nothing_there(engine, tmp_path):
+    with pytest.raises(UserError, match="inside the folder of images"):
+        flow.start_project(engine, tmp_path / "project", tmp_path, Watcher())
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_failed_start_lets_go_of_the_folder(engine, tmp_path):

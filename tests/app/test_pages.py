@@ -58,7 +58,8 @@ def test_a_wrong_folder_is_told_on_the_page_in_the_engines_words(
 @pytest.mark.parametrize("grey", [False, True])
 def test_images_are_grey_when_they_are_declared_so(window, tmp_path, calm, grey):
     welcome = window.current.welcome
-    welcome.images.set_path(tmp_path)
+    (tmp_path / "images").mkdir()
+    welcome.images.set_path(tmp_path / "images")
     welcome.project.set_path(tmp_path / "project")
     welcome.grey.setChecked(grey)
     welcome.read.click()
@@ -83,7 +84,8 @@ def test_a_number_is_declared_by_the_custodian_and_never_by_the_images(
 ):
     """Noise and report depend on it: one image more must not change it."""
     welcome = window.current.welcome
-    welcome.images.set_path(tmp_path)
+    (tmp_path / "images").mkdir()
+    welcome.images.set_path(tmp_path / "images")
     welcome.project.set_path(tmp_path / "project")
     welcome.read.click()
     calm(window)
