@@ -2,7 +2,7 @@
 
 from core.release.audit import build_audit
 from core.release.dataset import Release, export_release
-from core.release.facts import AuditFacts, PrivateFigureError
+from core.release.facts import AuditFacts, PrivateFigureError, check_texts
 from core.release.verify import Finding, Verification, verify
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "Release",
     "Verification",
     "build_audit",
+    "check_texts",
     "export_release",
     "verify",
 ]

@@ -12,8 +12,9 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
+from core.errors import UserError
 from core.release import wording
-from core.release.bounds import bounds
+from core.release.bounds import Bounds, bounds
 from core.release.facts import (
     AuditFacts,
     PrivateFigureError,
@@ -22,6 +23,9 @@ from core.release.facts import (
 )
 from core.release.fields import CUSTODIAN_ONLY, FIELDS, KEYS
 from core.release.sections import SECTIONS
+
+LARGEST = 400_000
+"""Bytes of audit.json. The pages of more take minutes, for whoever verifies it too."""
 
 
 def build_audit(facts: AuditFacts, content_hashes: Mapping[str, Any]) -> dict[str, Any]:
@@ -35,8 +39,8 @@ def build_audit(facts: AuditFacts, content_hashes: Mapping[str, Any]) -> dict[st
         A document of plain JSON types with sorted keys, equal for equal arguments.
 
     Raises:
-        UserError: If the title uses a word no report may use, or more budget was
-            charged than the claim covers.
+        UserError: If a text uses a word that no report may use, the document gets too
+            long, or more budget was charged than the claim covers.
         PrivateFigureError: If a fact may not leave the house.
         ValueError: If a fact is malformed.
     """
@@ -52,26 +56,45 @@ def build_audit(facts: AuditFacts, content_hashes: Mapping[str, Any]) -> dict[st
             f"the events compose to ε = {found.epsilon:.6g}, more than the claim of "
             f"{facts.epsilon_committed:.6g}"
         )
+    audit = document(facts, found, content_hashes)
+    if len(canonical(audit)) > LARGEST:
+        raise UserError(
+            "The report gets too long to be read: shorten the names of the classes, or "
+            "the texts about the checkpoint."
+        )
+    return audit
+
+
+def document(
+    facts: AuditFacts, found: Bounds, content_hashes: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The document of facts and of what their events imply, both taken as they are.
+
+    `verify` writes it again from what a document states, to compare the two.
+
+    Raises:
+        PrivateFigureError, ValueError: As `build_audit`.
+    """
     items: dict[str, Any] = {}
     for section in SECTIONS:
         items |= section(facts, found)
     items["content_hashes"] = content_hashes
     items["report_id"] = _report_id(facts, content_hashes)
-    document = _nest(
+    written = _nest(
         {key: releasable(value) for key, value in items.items() if value is not None}
     )
-    document["title"] = facts.title
+    written["title"] = facts.title
     if facts.fixed_seed:
-        document["stamp"] = wording.NO_PRIVACY
-        del document["epsilon_claimed"]
-    document["claim"] = wording.stated_claim(document)
-    document["not_yet_reported"] = [
+        written["stamp"] = wording.NO_PRIVACY
+        del written["epsilon_claimed"]
+    written["claim"] = wording.stated_claim(written)
+    written["not_yet_reported"] = [
         {"field": field.number, "key": key, "name": field.label}
         for field in FIELDS
         for key in field.required
         if key not in items or items[key] is None
     ]
-    return json.loads(canonical(document))
+    return json.loads(canonical(written))
 
 
 def canonical(audit: Mapping[str, Any]) -> bytes:
@@ -96,20 +119,22 @@ def lookup(audit: Mapping[str, Any], key: str) -> Any:
 
 
 def _nest(items: Mapping[str, Any]) -> dict[str, Any]:
-    document: dict[str, Any] = {}
+    nested: dict[str, Any] = {}
     for key, value in items.items():
+        # PRIVACY: what was computed on private records has no place in the document.
         if key in CUSTODIAN_ONLY:
             raise PrivateFigureError(f"{key} belongs to the custodian's annex only")
         if key not in KEYS:
             raise ValueError(f"{key} is no field of the audit document")
         *parents, last = key.split(".")
-        place = document
+        place = nested
         for parent in parents:
             place = place.setdefault(parent, {})
         place[last] = value
-    return document
+    return nested
 
 
 def _report_id(facts: AuditFacts, content_hashes: Mapping[str, Any]) -> str:
-    seen = f"{facts.run_id} {facts.created_utc} {json.dumps(dict(content_hashes))}"
+    hashes = json.dumps(dict(content_hashes), sort_keys=True)
+    seen = f"{facts.run_id} {facts.created_utc} {hashes}"
     return str(uuid.uuid5(uuid.UUID(int=0), seen))

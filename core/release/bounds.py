@@ -22,6 +22,8 @@ beside the claim (other relations, an attacker's chances), never for the claim."
 
 PROFILE_DELTAS = (1e-4, 1e-5, 1e-6, 1e-7)
 GROUP_SIZES = (2, 5, 10)
+LARGEST_EXPONENT = 700.0
+"""e to the power of more is no number for a machine; any δ times that is above 1."""
 _GRID = 400
 
 
@@ -71,6 +73,8 @@ def bounds(
 
 def group_privacy(epsilon: float, delta: float, size: int) -> tuple[float, float]:
     """(ε, δ) for a group of `size` units; a δ of 1 or more bounds nothing."""
+    if size * epsilon > LARGEST_EXPONENT:
+        return size * epsilon, 1.0
     group_delta = delta * math.expm1(size * epsilon) / math.expm1(epsilon)
     return size * epsilon, min(1.0, group_delta)
 

@@ -5,10 +5,10 @@ the accounting that wrote them is used.
 
 What cannot be checked from a release alone, because nothing in it says otherwise: how
 many runs share the lifetime budget, and its ε above that of this run; how many steps
-that were started reached the weights; how many images of a patient enter a step; words
-without a number; rows of field 26 that are left out; settings that cost no privacy
-(views, learning rate, averages, sampler, number of weights); N itself, the clip norm
-itself, and whether the program did what the events say.
+that were started reached the weights; how many images of a patient enter a step; facts
+that the run states in words; settings that cost no privacy (views, learning rate,
+averages, sampler, number of weights); N itself, the clip norm itself, and whether the
+program did what the events say.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Any
 
 from core.release import recheck
+from core.release.exact import bound, fraction, real
 from core.release.recheck import TOLERANCE, Finding
 from core.release.wording import RELATIONS, epsilon_scale, relation_words
 
@@ -32,6 +32,7 @@ _PROFILE_LENGTH = 20
 _CAP_DEVIATIONS = 6
 _MOST_RELEASES = 8
 """Central images, moments (two), their cells (two), features (two) and teacher."""
+_LARGEST_EXPONENT = 700.0
 _OF_STEPS = (
     "clip_norm", "noise_multiplier", "noise_std_abs", "normaliser",
     "augmentation_multiplicity",
@@ -102,11 +103,13 @@ def _steps(audit: Mapping[str, Any]) -> Iterator[Row]:
         f"The number of kinds of sampled steps {_FOLLOWS}",
     )
     for step, said in zip(steps, sampling, strict=False):
-        number, share = int(step["dataset_size"]), float(step["sampling_probability"])
+        number, share = step["dataset_size"], step["sampling_probability"]
         mean = number * share
         deviation = math.sqrt(mean * (1 - share))
         cap = min(number, math.ceil(mean + _CAP_DEVIATIONS * deviation))
-        exact = float(Fraction(said["sampling_probability_exact"]))
+        exact = fraction(
+            said["sampling_probability_exact"], "sampling_probability_exact"
+        )
         yield (
             said["sampling_probability"] == exact == share,
             "sampling",
@@ -216,7 +219,7 @@ def _spent(audit: Mapping[str, Any]) -> Iterator[Row]:
         None,
     )
     yield charged is not None, "epsilon_spent", f"The ε spent {_FOLLOWS}"
-    of_all, own, slack = _number(lifetime["epsilon"]), spent, 0.0
+    of_all, own, slack = bound(lifetime["epsilon"], "epsilon"), spent, 0.0
     if charged is not None and lifetime["delta"] != audit["delta"]:
         own = recheck.recomputed_epsilon(charged, lifetime["delta"], relation)
         slack = TOLERANCE * own
@@ -257,7 +260,7 @@ def _explained(audit: Mapping[str, Any], epsilon: float) -> Iterator[Row]:
     profile, told = audit["privacy_profile"], audit["interpretation"]
     relation = audit["neighbouring_relation"]
     others = relation["epsilon_under_other_relations"]
-    deltas = tuple(float(point["delta"]) for point in profile)
+    deltas = tuple(real(point["delta"], "delta") for point in profile)
     if len(deltas) > _PROFILE_LENGTH or not all(0 < delta < 1 for delta in deltas):
         raise ValueError("a profile out of bounds")
     events = audit["composition"]["events"]
@@ -316,13 +319,16 @@ def _groups(audit: Mapping[str, Any], epsilon: float) -> Iterator[Row]:
         size = re.fullmatch(r"a person with (\d+) images", who)
         if size:
             times = int(size.group(1))
-            delta = audit["delta"] * math.expm1(times * epsilon) / math.expm1(epsilon)
+            delta = math.inf
+            if times * epsilon <= _LARGEST_EXPONENT:
+                delta = audit["delta"] * math.expm1(times * epsilon)
+                delta /= math.expm1(epsilon)
             expected = (times * epsilon, delta)
         elif who == "one image of a patient":
             relation = audit["neighbouring_relation"]
             others = relation["epsilon_under_other_relations"]
-            bound = _number(others.get("replace_one", epsilon))
-            times, expected = 1, (bound, audit["delta"])
+            exchanged = bound(others.get("replace_one", epsilon), "replace_one")
+            times, expected = 1, (exchanged, audit["delta"])
         else:
             yield who == "note", "epsilon_other_units", f"A row {_FOLLOWS}"
             continue
@@ -375,13 +381,10 @@ def implied(
     )
 
 
-def _number(value: Any) -> float:
-    return math.inf if value == "infinite" else float(value)
-
-
 def _close(said: Any, found: float, tolerance: float = TOLERANCE) -> bool:
     """Within the rounding to four digits; both infinite is equal."""
-    return math.isclose(_number(said), found, rel_tol=tolerance, abs_tol=1e-9)
+    number = bound(said, "a figure")
+    return math.isclose(number, found, rel_tol=tolerance, abs_tol=1e-9)
 
 
 def _all_close(said: Iterable[Any], found: Iterable[float]) -> bool:

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from core.audience import Audience, Figure
 from core.errors import UserError
 from core.release import wording
+from core.release.exact import MalformedError
+from core.release.texts import objections
+
+_FORMS = {
+    "created_utc": r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ",
+    "tool_version": r"[\w.+!-]{1,40}|not installed",
+    "run_id": r"[\w-]{1,64}",
+    "colour": "grey|RGB",
+}
+"""Of the facts that are printed on the first page and have a form of their own."""
 
 
 class PrivateFigureError(Exception):
@@ -147,30 +157,9 @@ def check_facts(facts: AuditFacts) -> None:
     Raises:
         UserError, PrivateFigureError, ValueError: As `build_audit`.
     """
-    releasable(vars(facts))
-    if not facts.title.strip() or len(facts.title) > 200:
-        raise UserError("The title of the report needs 1 to 200 characters.")
-    if any(not name.isprintable() for name in (facts.title, *facts.class_names)):
-        raise UserError(
-            "The title of the report and the class names must be plain text in one "
-            "line: take out line breaks and control characters."
-        )
-    if word := wording.FORBIDDEN.search(facts.title):
-        raise UserError(
-            f"The title of the report promises too much with “{word.group()}”: choose "
-            "a title that only names the images."
-        )
-    for name, fact in vars(facts).items():
-        printed = json.dumps(releasable(fact), ensure_ascii=False)
-        if name != "class_names" and (word := wording.FORBIDDEN.search(printed)):
-            raise UserError(
-                f"A report may not say “{word.group()}”, which no bound can promise: "
-                f"change the wording of “{name.replace('_', ' ')}”."
-            )
-    if facts.relation not in wording.RELATIONS or facts.unit not in wording.UNITS:
-        raise ValueError(f"unknown relation or unit: {facts.relation}, {facts.unit}")
-    if not 0 < facts.delta < 1 or facts.declared_count < 1 or not facts.events:
-        raise ValueError("delta, declared_count and events must describe a mechanism")
+    plain = releasable(vars(facts))
+    check_form(facts)
+    check_texts(plain)
     if wording.round_up(facts.epsilon_charged) > wording.round_up(
         facts.epsilon_committed
     ):
@@ -178,9 +167,47 @@ def check_facts(facts: AuditFacts) -> None:
             "The ledger has charged ε = "
             f"{wording.format_epsilon(facts.epsilon_charged)} to this run, more than "
             f"the {wording.format_epsilon(facts.epsilon_committed)} that the report "
-            "would claim: raise the project's epsilon to at least that and export "
-            "again."
+            "would claim: nothing of it can be released, start a new project."
         )
+
+
+def check_texts(texts: Mapping[str, Any]) -> None:
+    """Refuse what no report prints; the names are those of `AuditFacts`.
+
+    Raises:
+        UserError: for the first such text.
+    """
+    for key, wrong in objections(texts):
+        name = key.replace("_", " ")
+        raise UserError(f"The text of “{name}” {wrong}: change its wording.")
+    _check_names(texts["title"], texts["class_names"])
+
+
+def _check_names(title: str, class_names: Iterable[str]) -> None:
+    if not title.strip() or len(title) > 200:
+        raise UserError("The title of the report needs 1 to 200 characters.")
+    if not all(name.isprintable() for name in (title, *class_names)):
+        raise UserError(
+            "The title of the report and the class names must be plain text in one "
+            "line: take out line breaks and control characters."
+        )
+
+
+def check_form(facts: AuditFacts) -> None:
+    """Refuse facts that no report can have, whether told by a run or by a document.
+
+    Raises:
+        UserError: If the title or a class name cannot be printed.
+        MalformedError: If another fact is not of its form.
+    """
+    _check_names(facts.title, facts.class_names)
+    for name, form in _FORMS.items():
+        if not re.fullmatch(form, getattr(facts, name), re.ASCII):
+            raise MalformedError(f"“{name}” is not of the form that a report has.")
+    if facts.relation not in wording.RELATIONS or facts.unit not in wording.UNITS:
+        raise MalformedError("The neighbouring relation or the unit is not known.")
+    if not 0 < facts.delta < 1 or facts.declared_count < 1 or not facts.events:
+        raise MalformedError("δ, the number N and the events describe no mechanism.")
 
 
 def releasable(value: Any) -> Any:

@@ -4,21 +4,30 @@ from __future__ import annotations
 
 from typing import Any
 
-from core.release.bounds import Bounds
+from core.release.bounds import GROUP_SIZES, Bounds, group_privacy
 from core.release.facts import AuditFacts
-from core.release.wording import epsilon_scale, format_percent, round_up
+from core.release.wording import (
+    epsilon_scale,
+    format_delta,
+    format_epsilon,
+    format_percent,
+    round_up,
+)
 
 
 def interpretation(facts: AuditFacts, found: Bounds) -> dict[str, Any]:
     """Field 21: an attacker's chances, and what is not promised."""
-    low, high = found.true_positive_rates[0.001], found.true_positive_rates[0.01]
-    posterior = high / (high + 0.01)
+    # Rounded before they are used: the sentences follow from the figures beside them.
+    low = round_up(found.true_positive_rates[0.001])
+    high = round_up(found.true_positive_rates[0.01])
+    posterior = round_up(high / (high + 0.01))
+    accuracy = round_up(found.best_accuracy)
     unit = facts.unit
     return {
-        "max_tpr_at_fpr_0_1_percent": round_up(low),
-        "max_tpr_at_fpr_1_percent": round_up(high),
-        "posterior_from_50_percent_at_fpr_1_percent": round_up(posterior),
-        "best_accuracy_from_50_percent": round_up(found.best_accuracy),
+        "max_tpr_at_fpr_0_1_percent": low,
+        "max_tpr_at_fpr_1_percent": high,
+        "posterior_from_50_percent_at_fpr_1_percent": posterior,
+        "best_accuracy_from_50_percent": accuracy,
         "text": [
             f"An attacker who knows every other record, and asks whether one {unit} "
             "was used, can be right for at most "
@@ -28,7 +37,7 @@ def interpretation(facts: AuditFacts, found: Bounds) -> dict[str, Any]:
             f"the {unit}, the accusation is right with probability at most "
             f"{format_percent(posterior)}; without this release, 50 %.",
             "Over an even mix of used and unused records, no attack answers more "
-            f"than {format_percent(found.best_accuracy)} correctly; a coin reaches "
+            f"than {format_percent(accuracy)} correctly; a coin reaches "
             "50 %.",
         ],
         "scale": epsilon_scale(facts.epsilon_committed),
@@ -44,6 +53,29 @@ def interpretation(facts: AuditFacts, found: Bounds) -> dict[str, Any]:
             "rare classes degrade first.",
         ],
     }
+
+
+def other_units(facts: AuditFacts, found: Bounds) -> dict[str, Any]:
+    """Field 26: ε of a person with several images, or of one image of a patient."""
+    if facts.unit == "patient":
+        exchanged = found.by_relation["replace_one"]
+        return {
+            "one image of a patient": "an image more or less changes one patient: "
+            f"ε = {format_epsilon(exchanged)} at δ = {format_delta(facts.delta)} under "
+            "the replace one relation bounds it"
+        }
+    rows: dict[str, Any] = {}
+    for size in GROUP_SIZES:
+        epsilon, delta = group_privacy(found.epsilon, facts.delta, size)
+        rows[f"a person with {size} images"] = (
+            "no bound: the group's δ reaches 1"
+            if delta >= 1
+            else f"ε = {format_epsilon(epsilon)} at δ = {format_delta(round_up(delta))}"
+        )
+    rows["note"] = (
+        "by group privacy from the claim's δ; a δ far above 1/N bounds next to nothing"
+    )
+    return rows
 
 
 def _unit_caveats(facts: AuditFacts) -> list[str]:

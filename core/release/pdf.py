@@ -1,7 +1,7 @@
 """The audit report as PDF: the same pages as the HTML, from the same document.
 
-The file is the same for the same document, holds its own fonts, and carries the digest
-of audit.json in its keywords, so that `verify` can tell which document it prints.
+The file is the same for the same document: `verify` makes it again and compares every
+byte. It holds its own fonts, and the digest of audit.json in its keywords.
 """
 
 from __future__ import annotations
@@ -49,6 +49,8 @@ def pdf(audit: Mapping[str, Any]) -> bytes:
         subject="Privacy report of a synthetic image dataset",
         keywords=f"audit-sha256:{sha256}",
         invariant=1,
+        # Compressed, the bytes would hang on the zlib of the machine.
+        pageCompression=0,
     )
     frame = Frame(_MARGIN, 46, _WIDTH, A4[1] - 46 - 40, 0, 0, 0, 0)
     document.addPageTemplates(PageTemplate(frames=[frame]))

@@ -12,10 +12,19 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from core.release.exact import MalformedError, bound, real, whole
 from core.release.wording import NO_PRIVACY, format_epsilon, stated_claim
 
 TOLERANCE = 1e-3
 """Relative; above the rounding to 4 significant digits and library differences."""
+
+_GAUSSIAN = frozenset({"kind", "what", "noise_multiplier", "count"})
+_KINDS = {
+    "gaussian": _GAUSSIAN,
+    "truncated_poisson_gaussian": _GAUSSIAN
+    | {"dataset_size", "sampling_probability", "batch_cap"},
+}
+"""What an event of each kind states, and nothing else."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,16 +100,39 @@ def contradictions(audit: Mapping[str, Any]) -> list[Finding]:
     ]
 
 
+def check_event(event: Mapping[str, Any]) -> None:
+    """Refuse an event whose figures are not what they are composed as.
+
+    Raises:
+        MalformedError: If its kind or a figure of it is none that a mechanism has.
+        KeyError, TypeError: If it is no event at all.
+    """
+    if set(event) != _KINDS.get(event["kind"]):
+        raise MalformedError("An event does not state just the figures of its kind.")
+    # PRIVACY: ε is composed of these; a figure is never changed into a fitting one.
+    if not 0.1 <= real(event["noise_multiplier"], "noise_multiplier") <= 1e6:
+        raise MalformedError("The noise of an event is out of bounds.")
+    if whole(event["count"], "count", 1) > 1_000_000:
+        raise MalformedError("The count of an event is out of bounds.")
+    if "batch_cap" in event:
+        if whole(event["dataset_size"], "dataset_size", 1) > 10**9:
+            raise MalformedError("The number N of an event is out of bounds.")
+        whole(event["batch_cap"], "batch_cap", 1)
+        if not 0 < real(event["sampling_probability"], "sampling_probability") <= 1:
+            raise MalformedError("The sampling probability of an event is none.")
+
+
 def recheck_epsilon(audit: Mapping[str, Any]) -> tuple[float, list[Finding]]:
     """ε recomputed from σ, q, T, and what it contradicts.
 
     Raises:
         KeyError, TypeError, ValueError: If the document is malformed.
     """
-    composition, claimed = audit["composition"], audit["epsilon_claimed"]
+    composition = audit["composition"]
+    claimed = real(audit["epsilon_claimed"], "epsilon_claimed")
     epsilon = recomputed_epsilon(
         composition["events"],
-        audit["delta"],
+        real(audit["delta"], "delta"),
         audit["neighbouring_relation"]["relation"],
     )
     own = f"ε recomputed from σ, q and T is {format_epsilon(epsilon)}"
@@ -108,7 +140,7 @@ def recheck_epsilon(audit: Mapping[str, Any]) -> tuple[float, list[Finding]]:
     if not epsilon <= claimed:
         message = f"{own}, above the claimed {format_epsilon(claimed)}."
         findings.append(Finding(subject="epsilon_claimed", message=message))
-    noted = composition["epsilon_of_events"]
+    noted = bound(composition["epsilon_of_events"], "epsilon_of_events")
     if not math.isclose(noted, epsilon, rel_tol=TOLERANCE):
         message = f"{own}, not {format_epsilon(noted)} as audit.json says."
         findings.append(Finding(subject="epsilon_of_events", message=message))
@@ -144,22 +176,17 @@ def _composed(listed: str, relation: str, interval: float) -> Any:
     from dp_accounting.pld import PLDAccountant
 
     accountant = PLDAccountant(dp.NeighboringRelation[relation.upper()], interval)
+    if len(events) >= 100:
+        raise MalformedError("audit.json lists more events than any run has.")
     for event in events:
-        sigma, count = float(event["noise_multiplier"]), int(event["count"])
-        if not (0.1 <= sigma <= 1e6 and 1 <= count <= 1_000_000 and len(events) < 100):
-            raise ValueError("noise multiplier or count out of bounds")
-        if event["kind"] == "gaussian":
-            mechanism: Any = dp.GaussianDpEvent(sigma)
-        elif event["kind"] == "truncated_poisson_gaussian":
-            if not 0 < int(event["dataset_size"]) <= 10**9:
-                raise ValueError("dataset size out of bounds")
+        check_event(event)
+        mechanism: Any = dp.GaussianDpEvent(event["noise_multiplier"])
+        if "batch_cap" in event:
             mechanism = dp.TruncatedSubsampledGaussianDpEvent(
-                dataset_size=int(event["dataset_size"]),
-                sampling_probability=float(event["sampling_probability"]),
-                truncated_batch_size=int(event["batch_cap"]),
-                noise_multiplier=sigma,
+                dataset_size=event["dataset_size"],
+                sampling_probability=event["sampling_probability"],
+                truncated_batch_size=event["batch_cap"],
+                noise_multiplier=event["noise_multiplier"],
             )
-        else:
-            raise ValueError("unknown kind of event")
-        accountant.compose(mechanism, count)
+        accountant.compose(mechanism, event["count"])
     return accountant

@@ -17,6 +17,7 @@ from core.release.audit import canonical, digest, lookup
 from core.release.fields import FIELDS, PARTS
 from core.release.wording import (
     UNITS,
+    VERIFY_COMMAND,
     format_delta,
     format_epsilon,
     format_percent,
@@ -317,6 +318,7 @@ def _context(audit: Mapping[str, Any]) -> dict[str, Any]:
         "parts": parts(audit),
         "missing": missing(audit),
         "digest": digest(audit),
+        "verify_command": VERIFY_COMMAND,
         "size": len(canonical(audit)),
     }
 

@@ -1,6 +1,7 @@
 """What each part of the audit document says: facts in, dotted keys out.
 
-To report a further field, add its key to the function of its part. A value of None
+To report a further field, add its key to the function of its part, and the fact that it
+states to `core.release.contents`, which reads it back for `verify`. A value of None
 means "not known": the field then stays in `not_yet_reported`.
 """
 
@@ -10,24 +11,19 @@ from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
-from core.release.bounds import (
-    COARSE_DISCRETISATION,
-    GROUP_SIZES,
-    Bounds,
-    group_privacy,
-)
+from core.release.bounds import COARSE_DISCRETISATION, Bounds
 from core.release.facts import AuditFacts
-from core.release.meaning import interpretation
+from core.release.meaning import interpretation, other_units
 from core.release.wording import (
     RELATIONS,
-    format_delta,
-    format_epsilon,
+    VERIFY_COMMAND,
     relation_words,
     round_up,
 )
 
-SCHEMA_VERSION = "1.0.0"
-"""Of the audit document; `verify` refuses a version that it does not know."""
+SCHEMA_VERSION = "1.1.0"
+"""Of the audit document, and of the sentences in it; `verify` refuses a version that it
+does not know, and sentences that are not those of this one."""
 
 Items = dict[str, Any]
 
@@ -45,7 +41,7 @@ def identity(facts: AuditFacts, found: Bounds) -> Items:
         "env.versions": facts.versions,
         "run_id": facts.run_id,
         "parent_report_ids": facts.parent_report_ids,
-        "verify_command": "sfumato verify RELEASE_FOLDER",
+        "verify_command": VERIFY_COMMAND,
     }
 
 
@@ -128,7 +124,7 @@ def unit(facts: AuditFacts, found: Bounds) -> Items:
             or "the unit is sampled, its views are averaged, and the mean gradient is "
             "clipped once",
         },
-        "epsilon_other_units": _other_units(facts, found),
+        "epsilon_other_units": other_units(facts, found),
         "near_duplicate_policy": facts.near_duplicate_policy,
         "neighbouring_relation": {
             "relation": facts.relation,
@@ -155,28 +151,6 @@ def unit(facts: AuditFacts, found: Bounds) -> Items:
     }
 
 
-def _other_units(facts: AuditFacts, found: Bounds) -> Items:
-    if facts.unit == "patient":
-        exchanged = found.by_relation["replace_one"]
-        return {
-            "one image of a patient": "an image more or less changes one patient: "
-            f"ε = {format_epsilon(exchanged)} at δ = {format_delta(facts.delta)} under "
-            "the replace one relation bounds it"
-        }
-    rows: Items = {}
-    for size in GROUP_SIZES:
-        epsilon, delta = group_privacy(found.epsilon, facts.delta, size)
-        rows[f"a person with {size} images"] = (
-            "no bound: the group's δ reaches 1"
-            if delta >= 1
-            else f"ε = {format_epsilon(epsilon)} at δ = {format_delta(round_up(delta))}"
-        )
-    rows["note"] = (
-        "by group privacy from the claim's δ; a δ far above 1/N bounds next to nothing"
-    )
-    return rows
-
-
 def trust(facts: AuditFacts, found: Bounds) -> Items:
     """Part E: fields 30 to 33."""
     return {
@@ -198,7 +172,9 @@ def mechanism(facts: AuditFacts, found: Bounds) -> Items:
     """Part F: fields 34 to 44."""
     steps = [e for e in facts.events if e["kind"] == "truncated_poisson_gaussian"]
     return (_of_steps(facts, steps) if facts.steps_committed else _without_steps()) | {
-        "accumulation_dtype": "float32",
+        "accumulation_dtype": "float32 for gradients, float64 for other sums"
+        if facts.steps_committed
+        else "float64",
         "sampling": [_sampling(facts, step, last=step is steps[-1]) for step in steps]
         or _NO_STEPS,
         "trainable_params": facts.trainable_parameters,
@@ -337,7 +313,7 @@ def implementation(facts: AuditFacts, found: Bounds) -> Items:
         "images per class was fixed in advance; the time that training took is not "
         "reported",
         "metadata_scrub": "every image was encoded anew from its pixels; its file "
-        "holds the PNG chunks IHDR, PLTE, IDAT and IEND only",
+        "holds the PNG chunks IHDR, IDAT and IEND only",
         "storage": facts.storage,
         "self_test": facts.self_test,
     }

@@ -28,6 +28,9 @@ RELATIONS: Mapping[str, str] = {
 UNITS: Mapping[str, str] = {"image": "image", "patient": "patient"}
 """Unit of privacy → the noun of it."""
 
+VERIFY_COMMAND = "sfumato verify RELEASE_FOLDER"
+"""How a recipient checks a release; every report of this program says just this."""
+
 NO_PRIVACY = "NO PRIVACY"
 """Stamp of a run whose random numbers were fixed in advance."""
 

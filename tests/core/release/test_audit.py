@@ -12,6 +12,7 @@ from core.audience import Audience, Figure
 from core.errors import UserError
 from core.release.audit import build_audit, canonical, lookup
 from core.release.bounds import bounds, group_privacy
+from core.release.exact import MalformedError
 from core.release.facts import PrivateFigureError, releasable
 from core.release.fields import CUSTODIAN_ONLY, FIELDS, KEYS
 from core.release.report import html, missing, parts
@@ -108,10 +109,34 @@ def test_more_charged_than_committed_is_the_custodians_to_settle():
         build_audit(make_facts(epsilon_charged=1.5), HASHES)
 
 
-@pytest.mark.parametrize("title", ["", "Anonymous patches", "two\nlines", "x" * 201])
+@pytest.mark.parametrize(
+    "title",
+    ["", "Anonymous patches", "two\nlines", "x" * 201, "Patches (ε = 0.1)", "Delta"],
+)
 def test_titles_that_cannot_be_printed_are_refused(title):
     with pytest.raises(UserError, match="title"):
         build_audit(make_facts(title=title), HASHES)
+
+
+def test_a_report_that_is_too_long_is_the_custodians_to_shorten():
+    with pytest.raises(UserError, match="too long"):
+        build_audit(make_facts(class_names=("a" * 2000,) * 200), HASHES)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"created_utc": "2026-08-14, at ε = 0.1"},
+        {"tool_version": "0.1.0 (ε = 0.1)"},
+        {"run_id": "../7f3a"},
+        {"colour": "RGBA"},
+        {"unit": "person"},
+        {"delta": 1.5},
+    ],
+)
+def test_facts_of_the_first_page_have_a_form(changes):
+    with pytest.raises(MalformedError):
+        build_audit(make_facts(**changes), HASHES)
 
 
 def test_no_fact_may_promise_too_much_but_a_class_may_be_called_anything():
@@ -158,6 +183,7 @@ def test_group_privacy_of_one_is_the_claim_and_grows():
     assert group_privacy(1.0, 1e-5, 1) == (1.0, pytest.approx(1e-5))
     assert group_privacy(1.0, 1e-5, 2) == (2.0, pytest.approx(1e-5 * (math.e + 1)))
     assert group_privacy(10.0, 1e-5, 10)[1] == 1.0
+    assert group_privacy(80.0, 1e-5, 10) == (800.0, 1.0)
 
 
 def test_a_vacuous_group_bound_is_called_no_bound():

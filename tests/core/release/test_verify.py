@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import json
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
-from core.release.audit import build_audit, canonical
+from core.release.audit import build_audit, canonical, digest
 from core.release.dataset import csv_cell, export_release, folder_names
 from core.release.pdf import pdf
 from core.release.report import card, html
@@ -13,6 +14,7 @@ from core.release.verify import verify
 from core.release.wording import stated_claim
 from tests.core.release.conftest import make_facts
 
+MODULE = import_module("core.release.verify")
 IMAGE = "images/tumour/000001.png"
 
 
@@ -181,12 +183,71 @@ def test_a_pdf_of_another_document(release, resummed):
     assert "audit_report.pdf was made of another audit.json." in said(release)
 
 
-def test_a_pdf_laid_out_by_another_library_is_only_noted(release, resummed):
-    with open(release / "audit_report.pdf", "ab") as file:
-        file.write(b"\n")
+def pdf_of_a_lower_epsilon(audit: dict) -> bytes:
+    """It says that it was made of this document, and was made of another."""
+    lower = audit | {"epsilon_claimed": 0.1}
+    lower["claim"] = stated_claim(lower)
+    return pdf(lower).replace(digest(lower).encode(), digest(audit).encode())
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        pdf_of_a_lower_epsilon,
+        lambda audit: f"%PDF-1.4 audit-sha256:{digest(audit)}".encode(),
+        lambda audit: pdf(audit) + b"\n",
+    ],
+)
+def test_a_pdf_that_was_not_checked_never_holds(release, resummed, made):
+    audit = json.loads((release / "audit.json").read_text())
+    (release / "audit_report.pdf").write_bytes(made(audit))
     resummed(release)
-    outcome = verify(release)
-    assert outcome.holds and "laid out by other" in outcome.notes[0]
+    assert "audit_report.pdf is not what this program makes" in said(release)
+
+
+@pytest.mark.parametrize(
+    "rewrite",
+    [
+        lambda text: text.replace("{", '{\n  "epsilon_claimed": 0.1,', 1),
+        lambda text: json.dumps(json.loads(text), ensure_ascii=False),
+        lambda text: text.replace("1.0,", "1.00,"),
+        lambda text: text + "\n",
+    ],
+)
+def test_a_document_written_otherwise(release, resummed, rewrite):
+    """Of a key that comes twice, readers differ in which value they take."""
+    file = release / "audit.json"
+    changed = rewrite(file.read_text(encoding="utf-8"))
+    assert changed != file.read_text(encoding="utf-8")
+    file.write_text(changed, encoding="utf-8")
+    resummed(release)
+    assert "audit.json is not written as this program" in said(release)
+
+
+def test_a_file_listed_twice(release):
+    sums = release / "SHA256SUMS"
+    lines = sums.read_text().splitlines(keepends=True)
+    sums.write_text("".join([f"{'0' * 64}{lines[0][64:]}", *lines]))
+    assert "SHA256SUMS holds more than one line" in said(release)
+
+
+def test_an_empty_folder(release):
+    (release / "images" / "patient Jane Doe").mkdir()
+    assert "patient Jane Doe is an empty folder." in said(release)
+
+
+def test_more_images_than_there_are_are_not_listed(release, monkeypatch):
+    """The list of what a document asks for could be longer than any memory."""
+    for name in ("metadata", "image_files"):
+        monkeypatch.setattr(MODULE, name, lambda *_: pytest.fail())
+    edit(release, lambda audit: audit["product"].update(images_per_class=10**12))
+    assert "The image files are not those" in said(release)
+
+
+def test_a_document_whose_pages_would_take_hours_is_not_printed(release, monkeypatch):
+    monkeypatch.setattr(MODULE, "pdf", lambda _: pytest.fail())
+    edit(release, lambda audit: audit.update(storage="x" * 500_000))
+    assert "audit.json is no file, or larger than an export's." in said(release)
 
 
 def test_a_label_changed(release, resummed):
@@ -216,9 +277,10 @@ def test_a_sums_line_that_points_outside(release):
         b"[]",
         b"{}",
         b"null",
+        b'{"schema_version": "1.1.0"}',
         b'{"schema_version": "1.0.0"}',
         b"[" * 100_000,
-        b'{"schema_version": "1.0.0", "content_hashes": {"hash_list_sha256": 3}}',
+        b'{"schema_version": "1.1.0", "content_hashes": {"hash_list_sha256": 3}}',
     ],
 )
 def test_a_malformed_document_is_a_finding(release, content):
@@ -267,6 +329,14 @@ def test_a_name_cannot_write_to_the_terminal(release):
     (release / "\x1b[2Jx").write_text("")
     assert "\x1b" not in said(release)
     assert "?[2Jx is not listed" in said(release)
+
+
+def test_a_key_cannot_write_to_the_terminal(release):
+    edit(release, lambda audit: audit.update({"\x1b[2Jx": 1}))
+    outcome = verify(release)
+    assert "“?[2Jx”" in said(release)
+    assert "\x1b" not in repr([vars(finding) for finding in outcome.findings])
+    assert all(finding.subject.isprintable() for finding in outcome.findings)
 
 
 def test_no_folder_and_an_empty_folder(tmp_path):
