@@ -270,6 +270,16 @@ def tuning(lifetime_runs: int) -> str:
     )
 
 
+def public_texts(plan: Plan, project: Project, unit_column: str) -> dict:
+    """What others wrote that the report will print, for `release.check_texts`."""
+    return {
+        "title": project.title,
+        "class_names": plan.class_names,
+        "checkpoint": provenance(plan.checkpoint, project),
+        "unit_definition": unit_definition(plan.budget.unit, unit_column),
+    }
+
+
 def contribution_rule(plan: Plan) -> str:
     """How much a unit may contribute, and what bounds it."""
     entering = (

@@ -19,7 +19,7 @@ from pathlib import Path
 from core.data import ImageDataset, ReadOptions, delete_cache, load, parse_options
 from core.data.declared import refuse_untrained
 from core.data.options import finer_than_patients
-from core.disclosure import audit_facts
+from core.disclosure import audit_facts, public_texts
 from core.errors import UserError
 from core.evaluation import report
 from core.evaluation.published import train_published
@@ -29,7 +29,7 @@ from core.events import Watcher
 from core.files import private_folder, remove_unfinished, require_space
 from core.parallel import Hardware, choose_hardware
 from core.private_classifier import train_privately
-from core.release import Release, export_release
+from core.release import Release, check_texts, export_release
 from core.spending import (
     Spending,
     alone_with,
@@ -168,6 +168,8 @@ def make_plan(
         image_channels=dataset.images.shape[3],
         units_present=group_units(dataset, wishing.read_budget(project).unit).present,
     )
+    # Afterwards it would be too late to change what the release may not say.
+    check_texts(public_texts(plan, project, dataset.unit_column))
     with open_ledger(workspace) as ledger:
         refuse_above_cap(ledger, plan, dataset.fingerprint)
     for stage in _AFTER_PLAN:

@@ -289,6 +289,20 @@ def test_colour_images_are_not_given_to_a_grey_network(workspace, project, tmp_p
     assert not workspace.finished("plan")
 
 
+@pytest.mark.parametrize("wrong", ["safe and anonymised", "one line\nand another"])
+def test_words_that_no_release_prints_are_refused_before_spending(
+    workspace, project, tmp_path, wrong
+):
+    """A card cannot be changed once budget was spent on it."""
+    make_checkpoint(tmp_path / "other", pretraining_data=wrong)
+    changed = project.changed(checkpoint=str(tmp_path / "other"))
+    with pytest.raises(UserError, match=r"checkpoint\.pretraining data.*wording"):
+        planned(workspace, changed)
+    with pytest.raises(UserError, match=r"title.*wording"):
+        planned(workspace, project.changed(title="ε = 0.1"))
+    assert not workspace.finished("plan")
+
+
 def rolled_back(home, kept):
     shutil.rmtree(home)
     if kept is not None:
