@@ -264,7 +264,10 @@ def unfit_recipes(project: Project, cards: Iterable[CheckpointCard]) -> dict[str
         elif recipe.starts_from_checkpoint and not any(
             not _unfit(project, recipe, card) for card in cards
         ):
-            found[name] = "Needs a network that is not on this computer."
+            size = f"{project.resolution} × {project.resolution}"
+            found[name] = (
+                f"Needs a network for {size} pixels that is not on this computer."
+            )
     return found
 
 
