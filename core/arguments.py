@@ -134,8 +134,11 @@ def wishes_given(options: argparse.Namespace) -> dict[str, Any]:
     return {field.name: getattr(options, field.name) for field in fields(Project)}
 
 
-def project_wished(options: argparse.Namespace) -> Project:
+def project_wished(options: argparse.Namespace) -> tuple[Project, bool]:
     """The project of `sfumato run`: its options, over a file's wishes or those saved.
+
+    Returns:
+        The project, and whether anybody said whom to protect.
 
     Raises:
         UserError: when a file cannot be used, or nobody said how much may be spent.
@@ -149,7 +152,8 @@ def project_wished(options: argparse.Namespace) -> Project:
     if "epsilon" not in wishes | given:
         raise UserError(_UNSAID)
     before = None if saved is None else Project(**saved)
-    return Project(**wishes | given).anchored(before)
+    project = Project(**wishes | given).anchored(before)
+    return project, "unit" in wishes | given
 
 
 def windows_joined(arguments: Sequence[str]) -> list[str]:

@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from core import pipeline
 from core.data import delete_cache
-from core.data.dataset import Split
+from core.data.dataset import ImageDataset, Split
+from core.data.options import finer_than_patients
 from core.errors import UserError
 from core.evaluation.recipe import load_classifier
 from core.evaluation.report import CHANCE, REAL, SYNTHETIC, UtilityReport
@@ -72,9 +75,18 @@ class Outcome:
 
 
 def run_project(
-    workspace: Workspace, project: Project, release: Path, watcher: Watcher
+    workspace: Workspace,
+    project: Project,
+    release: Path,
+    watcher: Watcher,
+    *,
+    unit_said: bool = True,
 ) -> Outcome:
     """Do every stage that is not done yet.
+
+    Args:
+        unit_said: Whether anybody said whom to protect, or the project's unit is what
+            it is when nobody does.
 
     Raises:
         UserError: before anything is spent, when the wishes do not fit together.
@@ -88,8 +100,10 @@ def run_project(
     read_recipe(project)
     choose_hardware(project.device)
     pipeline.declarations(project)
-    workspace.save_project(project)
     dataset = pipeline.load_dataset(workspace, project, watcher)
+    if not unit_said:
+        _refuse_unsaid_unit(dataset)
+    workspace.save_project(project)
     plan = pipeline.make_plan(workspace, project, dataset, watcher)
     print(plan.sentence())
     pipeline.fine_tune(workspace, plan, dataset, watcher)
@@ -104,6 +118,16 @@ def run_project(
         utility=utility,
         verification=verify(written.folder),
     )
+
+
+def _refuse_unsaid_unit(dataset: ImageDataset) -> None:
+    """Where patients have several images, a bound for each protects no patient."""
+    patients = dataset.has_groups and not finer_than_patients(dataset.unit_column)
+    if patients and len(np.unique(dataset.units)) < len(dataset.units):
+        raise UserError(
+            "Patients have several images here: say whom the bound is to protect, "
+            "--unit patient or --unit image."
+        )
 
 
 def draw_more(

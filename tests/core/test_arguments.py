@@ -35,7 +35,8 @@ def test_nothing_is_spent_that_nobody_asked_for(
     """A file of wishes takes the place of those saved, its epsilon too."""
     done = []
     monkeypatch.setattr(
-        "core.run.run_project", lambda _, project, *__: done.append(project) or Done()
+        "core.run.run_project",
+        lambda _, project, *__, **___: done.append(project) or Done(),
     )
     project, given = tmp_path / "project", list(asked)
     if saved:

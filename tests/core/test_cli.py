@@ -336,6 +336,21 @@ def test_a_single_patient_is_not_trained_on(tmp_path, home, arguments, capsys):
     assert ledger_rows(home) == 0
 
 
+def test_where_patients_are_known_somebody_says_whom_to_protect(
+    tmp_path, home, arguments, capsys
+):
+    """A bound for each image protects nobody who has several, and cannot be undone."""
+    source = arguments["--source"]
+    paths = sorted(p.relative_to(source).as_posix() for p in source.rglob("*.png"))
+    rows = [f"{path},{path.split('/')[0]},p{n // 2}" for n, path in enumerate(paths)]
+    (source / "manifest.csv").write_text("\n".join(["path,label,patient", *rows]))
+    for _ in range(2):  # What was refused is not kept as a wish.
+        assert run(tmp_path / "project", arguments) == cli.MISTAKE
+        assert "--unit patient or --unit image" in complaint(capsys)
+    assert ledger_rows(home) == 0
+    assert run(tmp_path / "project", arguments | {"--unit": "image"}) == cli.DONE
+
+
 def test_a_number_of_images_that_the_disk_does_not_hold_is_not_kept(
     tmp_path, capsys, monkeypatch
 ):
@@ -446,7 +461,8 @@ def test_paths_of_a_run_hold_wherever_the_next_command_is_given(tmp_path, monkey
     """The wizard may open the project from another folder."""
     asked = []
     monkeypatch.setattr(
-        "core.run.run_project", lambda _, project, *__: asked.append(project) or Done()
+        "core.run.run_project",
+        lambda _, project, *__, **___: asked.append(project) or Done(),
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))

@@ -272,7 +272,7 @@ def test_run_follows_where_it_does_not_lead(monkeypatch, tmp_path, leads):
 
     monkeypatch.setattr(distributed, "gathered", gathered)
     monkeypatch.setattr(following, "follow", lambda: called.append("follow"))
-    monkeypatch.setattr("core.run.run_project", lambda *_: called.append("run"))
+    monkeypatch.setattr("core.run.run_project", lambda *_, **__: called.append("run"))
     given = ["--source", "images", "--epsilon", "1"]
     code = main(["run", str(tmp_path / "project"), *given])
     assert called == ["run" if leads else "follow"]
