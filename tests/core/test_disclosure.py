@@ -7,9 +7,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from core import disclosure
 from core.checkpoints.catalogue import find
 from core.disclosure import audit_facts
+from core.plan_words import sampler
 from core.release.audit import build_audit
 from core.release.recheck import contradictions
 from core.release.report import front_page
@@ -142,9 +142,9 @@ def test_the_report_states_the_cells_that_there_are(tmp_path):
         classes=2, per_class=4, size=5, axes=3, rounds=4, mean_norm=4.0, norm=3.0,
         means_noise=90.0, squares_noise=45.0, noise_edge=0.4,
     )  # fmt: skip
-    assert disclosure.sampler(of_moments(plan))["name"].count("the Gaussian") == 1
+    assert sampler(of_moments(plan))["name"].count("the Gaussian") == 1
     plan = replace(plan, moments=replace(plan.moments, cells=cells))
-    assert "the mixture" in disclosure.sampler(of_moments(plan))["name"]
+    assert "the mixture" in sampler(of_moments(plan))["name"]
     audit = stated(plan)
     events = audit["composition"]["events"]
     assert [event["count"] for event in events] == [1, 1, 4, 1, 3]
@@ -156,15 +156,15 @@ def test_the_report_states_the_cells_that_there_are(tmp_path):
 @pytest.mark.parametrize("cells", [1, 5])
 def test_the_report_states_the_features_that_there_are(tmp_path, cells):
     plan = make_plan(tmp_path, moments=True)
-    assert "wavelet" not in disclosure.sampler(of_moments(plan))["name"]
+    assert "wavelet" not in sampler(of_moments(plan))["name"]
     features = FeatureRelease(classes=2, rounds=7, cells=cells, noise_multiplier=80.0)
     plan = replace(plan, moments=replace(plan.moments, features=features))
-    drawn = disclosure.sampler(of_moments(plan))["name"]
+    drawn = sampler(of_moments(plan))["name"]
     steps = 13 if cells > 1 else 7
     assert f"in {steps} steps, towards the noisy" in drawn
     assert ("its cell within the class" in drawn) == (cells > 1)
     assert "teacher names" not in drawn
-    assert "teacher names images" in disclosure.sampler(of_moments(plan, True))["name"]
+    assert "teacher names images" in sampler(of_moments(plan, True))["name"]
     audit = stated(plan)
     events = audit["composition"]["events"]
     own = ["noisy means and squares of the classes' wavelet features"]

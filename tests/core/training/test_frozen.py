@@ -7,9 +7,9 @@ import torch
 from safetensors.torch import load_file
 
 from core.checkpoints.store import load_checkpoint
-from core.disclosure import adapters, frozen_parts
 from core.errors import Stopped, UserError
 from core.events import Watcher
+from core.plan_words import adapters, frozen_parts
 from core.training import trainer
 from core.training.frozen import START, narrow, trained_parameters
 from core.training.state import TrainingState, load_newest
