@@ -186,7 +186,7 @@ def test_run_takes_the_declarations_from_a_file(tmp_path, table, monkeypatch, ca
     config = tmp_path / "wishes.toml"
     config.write_text(
         'path_column = "Bild"\nlabel_column = "Befund"\nunit_column = "Fall"\n'
-        'classes = ["a", "b"]\n'
+        'unit = "patient"\nclasses = ["a", "b"]\n'
     )
     assert run(tmp_path, table, "--config", str(config)) == cli.MISTAKE
     assert "Enough" in capsys.readouterr().err
