@@ -13,7 +13,6 @@ import json
 import shutil
 import uuid
 from dataclasses import asdict, fields, replace
-from functools import partial
 from pathlib import Path
 
 from core.data import ImageDataset, ReadOptions, delete_cache, load, parse_options
@@ -27,7 +26,8 @@ from core.evaluation.recipe import ClassifierRecipe
 from core.evaluation.report import UtilityReport
 from core.events import Watcher
 from core.files import private_folder, remove_unfinished, require_space
-from core.parallel import Hardware, choose_hardware
+from core.parallel import choose_hardware
+from core.pictures import drawing_of, naming_of
 from core.private_classifier import train_privately
 from core.release import Release, check_texts, export_release
 from core.spending import (
@@ -40,26 +40,16 @@ from core.spending import (
     spending_with,
 )
 from core.synthesis import sampling
-from core.synthesis.drawing import Drawing, from_moments, from_network, refined
 from core.synthesis.quotas import PATIENCE
 from core.synthesis.sampling import SyntheticSet
 from core.training import plan as planning
 from core.training import trainer
 from core.training import wishes as wishing
 from core.training.frozen import trained_parameters
-from core.training.moments import load_moments
 from core.training.plan import Plan
 from core.training.preview import BudgetPreview, preview
-from core.training.recipe import MOMENTS
-from core.training.teacher import load_teacher
 from core.training.trainer import MODEL, FineTuned
 from core.training.units import group_units
-from core.training.warmup import (
-    MOMENTS_FILE,
-    TEACHER,
-    public_checkpoint,
-    public_rows,
-)
 from core.workspace import Project, Workspace, user_folder
 
 __all__ = [
@@ -237,6 +227,7 @@ def synthesise(workspace: Workspace, plan: Plan, watcher: Watcher) -> SyntheticS
     """
     workspace.result("training")
     hardware, number = choose_hardware(_device(workspace)), plan.recipe.images_per_class
+    training = workspace.path / "training"
     done = workspace.finished("samples") and workspace.result("samples")
     if not done or done["per_class"] != number:
         require_space(workspace.folder("samples"), _bytes_of_images(plan))
@@ -248,52 +239,14 @@ def synthesise(workspace: Workspace, plan: Plan, watcher: Watcher) -> SyntheticS
         workspace.folder("samples"),
         class_names=plan.class_names,
         per_class=number,
-        draw=_drawing(workspace, plan, hardware),
+        draw=drawing_of(plan, training, hardware),
         hardware=hardware,
         watcher=watcher,
-        name=_naming(workspace, plan, hardware),
+        name=naming_of(plan, training, hardware),
     )
     facts = {"per_class": synthetic.per_class, "unnamed": synthetic.unnamed}
     workspace.finish("samples", facts)
     return synthetic
-
-
-def _drawing(workspace: Workspace, plan: Plan, hardware: Hardware) -> Drawing:
-    recipe, training = plan.recipe, workspace.path / "training"
-    if recipe.pictures == MOMENTS:
-        moments = load_moments(training / MOMENTS_FILE)
-        # What looks like another class goes there: it gets the features of that one.
-        pseudo = partial(moments.draw, name=_naming(workspace, plan, hardware))
-        drawing = from_moments(pseudo)
-        if not recipe.refine_sigma:
-            return drawing
-        return refined(
-            drawing,
-            public_checkpoint(plan),
-            rows=partial(public_rows, plan, pseudo, hardware),
-            sigma=recipe.refine_sigma,
-            steps=recipe.refine_steps,
-            hardware=hardware,
-        )
-    return from_network(
-        training / MODEL,
-        grey=plan.image_channels == 1,
-        sampler=recipe.sampler,
-        sampler_steps=recipe.sampler_steps,
-        guidance=recipe.guidance,
-        churn=recipe.churn,
-        hardware=hardware,
-    )
-
-
-def _naming(
-    workspace: Workspace, plan: Plan, hardware: Hardware
-) -> sampling.Naming | None:
-    """The private teacher, when the recipe asks for it and it was not lost."""
-    path = workspace.path / "training" / TEACHER
-    if not plan.recipe.teacher_labels or not path.is_file():
-        return None
-    return partial(load_teacher(path).name, hardware=hardware)
 
 
 def evaluate(
