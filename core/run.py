@@ -21,6 +21,7 @@ from core.recipe_files import check_wishes
 from core.release import Verification, verify
 from core.release.dataset import check_destination
 from core.training.plan import plan_from_facts
+from core.training.preview import notes_on
 from core.training.wishes import read_budget, read_recipe
 from core.workspace import Project, Workspace
 
@@ -106,6 +107,8 @@ def run_project(
     workspace.save_project(project)
     plan = pipeline.make_plan(workspace, project, dataset, watcher)
     print(plan.sentence())
+    for note in notes_on(project, plan.steps if plan.mechanism else None):
+        print(f"note: {note}")
     pipeline.fine_tune(workspace, plan, dataset, watcher)
     pipeline.synthesise(workspace, plan, watcher)
     utility = None

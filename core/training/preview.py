@@ -160,7 +160,7 @@ def preview(project: Project, *, channels: int = 3) -> BudgetPreview:
         sentence=promise(budget, declared),
         others=_others(budget, declared, charges),
         chances=_chances(budget, charges),
-        warnings=_warnings(project, recipe.steps),
+        warnings=notes_on(project, recipe.steps),
         better_kind="",
     )
 
@@ -194,7 +194,7 @@ def _without_network(
         sentence=promise(budget, declared),
         others=_others(budget, declared, charges),
         chances=_chances(budget, charges),
-        warnings=_warnings(project, None),
+        warnings=notes_on(project, None),
         better_kind=FEW_KIND if better_kind(project, recipe) else "",
     )
 
@@ -304,7 +304,13 @@ def _other_size(side: int, project: Project) -> str:
     )
 
 
-def _warnings(project: Project, steps: int | None) -> tuple[str, ...]:
+def notes_on(project: Project, steps: int | None) -> tuple[str, ...]:
+    """What somebody should know of the wishes before anything is spent.
+
+    Args:
+        project: The wishes.
+        steps: Of DP-SGD; None where no network is trained.
+    """
     found = []
     if project.declared_count is None:
         found.append(

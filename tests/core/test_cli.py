@@ -155,6 +155,19 @@ def test_the_starter_is_made_as_its_card_says(monkeypatch, tmp_path, given, pass
     assert asked[0].pop("watcher") and asked == [usual | passed_on]
 
 
+def test_what_the_budget_page_warns_of_is_said_before_a_run_spends(
+    tmp_path, home, arguments, capsys, monkeypatch
+):
+    def at_once(*_):
+        assert "note: δ = 1e-2 is above the customary limit" in capsys.readouterr().out
+        raise Stopped
+
+    monkeypatch.setattr("core.pipeline.fine_tune", at_once)
+    wishes = arguments | {"--delta": 1e-2}
+    assert run(tmp_path / "project", wishes) == cli.INTERRUPTED
+    assert ledger_rows(home) == 0
+
+
 def test_the_starters_card_names_the_command_that_makes_it_again():
     usual = inspect.signature(pretrain_starter).parameters
     command = read_card(bundled_folder() / "starter").command
