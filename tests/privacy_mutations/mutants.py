@@ -8,6 +8,7 @@ from tests.privacy_mutations.accounting_mutants import (
     LOSS_MUTANTS,
 )
 from tests.privacy_mutations.cell_mutants import CELL_MUTANTS
+from tests.privacy_mutations.data_mutants import DATA_MUTANTS
 from tests.privacy_mutations.feature_mutants import FEATURE_MUTANTS
 from tests.privacy_mutations.gradient_mutants import GRADIENT_MUTANTS
 from tests.privacy_mutations.harness import Mutant
@@ -393,5 +394,5 @@ MUTANTS = (
     *LEDGER_MUTANTS, *SPENDING_MUTANTS,
     *PLAN_MUTANTS, *PURSE_MUTANTS, *DEALING_MUTANTS, *GRADIENT_MUTANTS,
     *TEACHER_MUTANTS,
-    *CELL_MUTANTS, *FEATURE_MUTANTS,
+    *CELL_MUTANTS, *FEATURE_MUTANTS, *DATA_MUTANTS,
 )  # fmt: skip

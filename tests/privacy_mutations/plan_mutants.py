@@ -71,15 +71,6 @@ PLAN_MUTANTS = (
         ),
     ),
     Mutant(
-        name="the first record that is held out decides over all others",
-        file="data/splitting.py",
-        correct="    if not known:\n",
-        wrong='    if not set(splits) - {"train", ""}:\n',
-        tests=(
-            "data/test_class_folders.py::test_the_last_held_out_image_moves_no_other",
-        ),
-    ),
-    Mutant(
         name="a class that nobody confirmed is in the release",
         file=WISHES,
         correct="if set(project.classes) == set(class_names):",

@@ -1,0 +1,48 @@
+"""Faults in what is read: who belongs to whom, and who is trained on."""
+
+from __future__ import annotations
+
+from tests.privacy_mutations.harness import Mutant
+
+DATA_MUTANTS = (
+    Mutant(
+        name="the first record that is held out decides over all others",
+        file="data/splitting.py",
+        correct="    if not known:\n",
+        wrong='    if not set(splits) - {"train", ""}:\n',
+        tests=(
+            "data/test_class_folders.py::test_the_last_held_out_image_moves_no_other",
+        ),
+    ),
+    Mutant(
+        name="an image of two patients counts for the first of them",
+        file="data/formats/listed.py",
+        correct="    if first != second:\n",
+        wrong="    if False:\n",
+        tests=("data/test_listed.py::test_an_image_must_not_belong_to_two_patients",),
+    ),
+    Mutant(
+        name="an image without a patient is held out by its number",
+        file="data/records.py",
+        correct='if index.groups[row].startswith("\\0")',
+        wrong="if False",
+        tests=(
+            "data/test_declared.py::"
+            "test_copies_without_a_patient_are_held_out_together",
+        ),
+    ),
+    Mutant(
+        name="a patient is trained on and tested with",
+        file="data/records.py",
+        correct="splits[(splits == Split.HELD_OUT) & trained[units]] = Split.UNUSED",
+        wrong="",
+        tests=("data/test_camelyon17.py::test_no_split_goes_through_a_patient",),
+    ),
+    Mutant(
+        name="another unit than was declared",
+        file="data/declared.py",
+        correct='if options.unit_column not in ("", index.unit_column):',
+        wrong="if False:",
+        tests=("data/test_listed.py::test_a_unit_that_no_column_names_is_refused",),
+    ),
+)
