@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from core import pipeline
+from core import pictures, pipeline
 from core.errors import Stopped, UserError
 from core.events import Watcher
 from core.privacy.accounting import Charge, epsilon
@@ -341,13 +341,13 @@ def test_a_refined_release_names_the_network_and_holds(
     workspace, refining, tmp_path, monkeypatch
 ):
     seen = []
-    real = pipeline.refined
+    real = pictures.refined
 
     def listen(draw, public, **how):
         seen.append((public.card.folder, how["rows"](), how["sigma"], how["steps"]))
         return real(draw, public, **how)
 
-    monkeypatch.setattr(pipeline, "refined", listen)
+    monkeypatch.setattr(pictures, "refined", listen)
     workspace.save_project(refining)
     dataset = make_dataset(30, held_out=6)
     plan = planned(workspace, refining, dataset)
