@@ -237,7 +237,10 @@ def without_unit(unit: PrivacyUnit, project: Project) -> str | None:
 def tuning(lifetime_runs: int) -> str:
     """Whether results on these data could have led to the settings; field 50."""
     if lifetime_runs <= 1:
-        return "none on these data: this is the first run that was charged to them"
+        return (
+            "none that the ledger knows of: this is the first run that was charged to "
+            "exactly these images and labels"
+        )
     return (
         "not by this run; earlier runs were made on these data (field 49), and whether "
         "their internal figures led to these settings is not covered by the bound"

@@ -63,12 +63,11 @@ PUBLISHED = "utility-published"
 """The stage that keeps what a published classifier's settings measured."""
 _AFTER_SAMPLES = ("utility", PUBLISHED, "release")
 _AFTER_PLAN = ("training", "samples", *_AFTER_SAMPLES)
-_FREE_WISHES = ("images_per_class", "title", "device", "source", "classes", "cache",
-                "overlap_reason")  # fmt: skip
-"""Wishes that may change after training without a new run and a new expense.
-
-Other classes make another fingerprint; the same ones confirmed make none.
-"""
+_ABOUT_DATA = {
+    "fingerprint": "the images or their classes",
+    "grouping": "which images belong together or are held out",
+}
+"""What a plan is bound to beside wishes, in words for people."""
 
 
 def load_dataset(
@@ -93,8 +92,7 @@ def load_dataset(
         matters=lambda fingerprint: _was_spent_on(workspace, fingerprint),
         watcher=watcher,
     )
-    about = {"fingerprint": dataset.fingerprint, "unit_column": dataset.unit_column}
-    workspace.finish("dataset", about)
+    workspace.finish("dataset", {"fingerprint": dataset.fingerprint})
     return dataset
 
 
@@ -132,9 +130,10 @@ def make_plan(
     """
     watcher.progress("Calibrating the noise", 0, 1)
     wishing.refuse_unconfirmed(project, dataset.class_names)
-    wishes = {k: v for k, v in asdict(project).items() if k not in _FREE_WISHES}
     recipe = wishing.read_recipe(project)
-    wishes |= wishing.recipe_wishes(recipe) | {"fingerprint": dataset.fingerprint}
+    wishes = wishing.binding_wishes(project) | wishing.recipe_wishes(recipe)
+    # PRIVACY: what the plan bounds is one of these units more or less, among these.
+    wishes |= {name: getattr(dataset, name) for name in _ABOUT_DATA}
     if workspace.finished("plan"):
         kept = workspace.result("plan")
         changed = _changed(kept["wishes"], wishes)
@@ -165,7 +164,8 @@ def make_plan(
     for stage in _AFTER_PLAN:
         shutil.rmtree(workspace.path / stage, ignore_errors=True)
     facts = planning.plan_facts(plan)
-    workspace.finish("plan", {"plan": facts, "wishes": wishes})
+    about = {"unit_column": dataset.unit_column}
+    workspace.finish("plan", {"plan": facts, "wishes": wishes} | about)
     watcher.progress("Calibrating the noise", 1, 1)
     return plan
 
@@ -186,8 +186,9 @@ def _refuse_if_spent(workspace: Workspace, kept: dict, changed: list[str]) -> No
     with open_ledger(workspace) as ledger:
         spent = ledger.charged(kept["wishes"]["fingerprint"], run=old.run)
     if spent:
+        names = ", ".join(_ABOUT_DATA.get(name, name) for name in changed)
         raise UserError(
-            f"This project has spent budget under other wishes ({', '.join(changed)}): "
+            f"This project has spent budget under other wishes ({names}): "
             "set them back, or start a new project folder; it spends budget of its own."
         )
 
@@ -291,18 +292,25 @@ def export(
     """Write the release: images, audit, reports, hashes. Nothing internal.
 
     Raises:
-        UserError: when nobody confirmed the classes (a plan of an older version), or
-            the release cannot be written.
+        UserError: when nobody confirmed the classes (a plan of an older version), the
+            ledger does not know the run, or the release cannot be written.
     """
-    project = workspace.project or Project()
+    kept = workspace.result("plan")
+    # PRIVACY: the report is of what was trained, not of what was tried and refused.
+    project = wishing.as_planned(workspace.project or Project(), kept["wishes"])
     wishing.refuse_unconfirmed(project, plan.class_names)
     training = workspace.result("training")
     workspace.folder("release")  # The usual destination lies in it.
     synthetic = _synthetic(workspace, plan)
-    about = workspace.result("dataset")
     with open_ledger(workspace) as ledger:
-        spent = spending_so_far(ledger, plan, about["fingerprint"])
+        spent = spending_so_far(ledger, plan, kept["wishes"]["fingerprint"])
         head = sealed_head(workspace, ledger.head())
+    # PRIVACY: a report of nothing spent would be false.
+    if not spent.of_run:
+        raise UserError(
+            "The ledger holds no charge of this project, so no report could say what "
+            "was spent: restore the ledger that it was trained with."
+        )
     facts = audit_facts(
         plan,
         project,
@@ -318,7 +326,7 @@ def export(
         lifetime_runs=spent.runs,
         sealed_head=head,
         # An older version did not keep it.
-        unit_column=about.get("unit_column", project.unit_column),
+        unit_column=kept.get("unit_column", project.unit_column),
         unnamed=synthetic.unnamed,
     )
     release = export_release(

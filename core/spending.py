@@ -117,7 +117,8 @@ class SoFar:
 
     Attributes:
         of_run: ε charged to the plan.
-        of_all: ε charged to all runs, the plan too.
+        of_all: ε charged to all runs, the plan too; infinite when one of them bounds
+            nothing for the plan's unit.
         runs: How many runs those are.
     """
 
@@ -129,11 +130,11 @@ class SoFar:
 def spending_so_far(ledger: Ledger, plan: Plan, dataset: str) -> SoFar:
     """What was spent on a data set, for a report."""
     accounts = ledger.accounts(dataset)
-    runs = {a.run for a in accounts if comparable(a.terms, plan.terms)}
     return SoFar(
         of_run=_epsilon(plan, {plan.terms: _own(accounts, plan)}),
-        of_all=_epsilon(plan, _comparable(_by_terms(accounts), plan)),
-        runs=len(runs),
+        # PRIVACY: a run that bounds nothing for this unit is not left out.
+        of_all=_epsilon(plan, _by_terms(accounts)),
+        runs=len({account.run for account in accounts}),
     )
 
 

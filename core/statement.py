@@ -228,7 +228,7 @@ def _datasets(ledger: Ledger) -> tuple[str, ...]:
 def _named(ledger: Ledger, workspace: Workspace | None, about: str) -> str:
     """The fingerprint of the data set that is meant."""
     if workspace is not None:
-        return workspace.result("dataset")["fingerprint"]
+        return _spent_on(ledger, workspace)
     found = [dataset for dataset in _datasets(ledger) if dataset.startswith(about)]
     if len(found) != 1:
         raise UserError(
@@ -236,3 +236,13 @@ def _named(ledger: Ledger, workspace: Workspace | None, about: str) -> str:
             "fingerprint of one data set: sfumato ledger lists them."
         )
     return found[0]
+
+
+def _spent_on(ledger: Ledger, workspace: Workspace) -> str:
+    """The data that a project has spent on, and not those that it read since."""
+    if workspace.finished("plan"):
+        kept = workspace.result("plan")
+        planned = kept["wishes"]["fingerprint"]
+        if ledger.charged(planned, run=kept["plan"]["run"]):
+            return planned
+    return workspace.result("dataset")["fingerprint"]

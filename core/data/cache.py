@@ -30,7 +30,7 @@ from core.errors import UserError
 from core.events import Watcher
 from core.files import explained, private_folder, sha256, sync_folder
 
-_VERSION: Final = 4
+_VERSION: Final = 5
 _READY: Final = "prepared-"
 _UNFINISHED: Final = ".preparing-"
 _COLUMNS: Final = "records.npz"
@@ -230,6 +230,7 @@ def _facts(records: Records, index: Index) -> dict[str, Any]:
         "has_groups": index.groups is not None,
         "official_split_names": index.official_split_names,
         "fingerprint": records.fingerprint,
+        "grouping": records.grouping,
         "unit_column": index.unit_column,
         "problems": [asdict(problem) for problem in records.problems],
     }
@@ -295,6 +296,7 @@ def _dataset(
         official_split_names=tuple(facts["official_split_names"]),
         format_name=facts["format_name"],
         fingerprint=facts["fingerprint"],
+        grouping=facts["grouping"],
         unit_column=facts["unit_column"],
         problems=tuple(Problem(**problem) for problem in facts["problems"]),
         **columns,

@@ -70,6 +70,8 @@ class ImageDataset:
             original bytes, label). Renaming or reordering files does not change it, nor
             does the working resolution. It confirms a guess of the data, so it stays
             inside unless it is keyed first.
+        grouping: Hex SHA-256 over which images belong to one unit, and what each may be
+            used for. Like the fingerprint, it stays inside.
         problems: Every file that was left out, and warnings.
         unit_choices: All that could be declared as the unit column.
         classes_confirmed: Whether `class_names` was declared by the custodian. If not,
@@ -89,6 +91,7 @@ class ImageDataset:
     format_name: str
     fingerprint: str
     problems: tuple[Problem, ...]
+    grouping: str = ""
     unit_column: str = ""
     unit_choices: tuple[str, ...] = ()
     classes_confirmed: bool = False

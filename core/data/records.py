@@ -6,6 +6,7 @@ import hashlib
 from array import array
 from collections import Counter
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,7 @@ class Records:
     splits: np.ndarray
     official_splits: np.ndarray
     fingerprint: str
+    grouping: str
     sketch: np.ndarray
     problems: tuple[Problem, ...]
 
@@ -111,6 +113,7 @@ def read_records(
         splits=splits,
         official_splits=official,
         fingerprint=_fingerprint(digests, labels),
+        grouping=_grouping(digests, units, splits),
         sketch=sketch(digests),
         problems=problems,
     )
@@ -244,6 +247,16 @@ def _units(index: Index, rows: np.ndarray) -> np.ndarray:
     names = [index.groups[row] for row in rows.tolist()]
     number = {name: unit for unit, name in enumerate(sorted(set(names)))}
     return np.fromiter((number[name] for name in names), np.int64, len(names))
+
+
+def _grouping(digests: bytes, units: np.ndarray, splits: np.ndarray) -> str:
+    """Of who belongs to whom and who is trained on; no name or order changes it."""
+    together = []
+    order = np.argsort(units, kind="stable").tolist()
+    for _, rows in groupby(order, key=units.tolist().__getitem__):
+        own = sorted(digests[32 * i : 32 * i + 32] + bytes([splits[i]]) for i in rows)
+        together.append(hashlib.sha256(b"".join(own)).digest())
+    return hashlib.sha256(b"".join(sorted(together))).hexdigest()
 
 
 def _fingerprint(digests: bytes, labels: np.ndarray) -> str:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from core.release.audit import canonical, digest, lookup
+from core.release.exact import bound
 from core.release.fields import FIELDS, PARTS
 from core.release.wording import (
     UNITS,
@@ -171,8 +172,8 @@ def _choices(audit: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
         (
             "All runs on these data",
             f"{lifetime['runs']:,} so far, together ε = "
-            f"{format_epsilon(lifetime['epsilon'])} at δ = "
-            f"{format_delta(lifetime['delta'])}, the same unit and relation",
+            f"{format_epsilon(bound(lifetime['epsilon'], 'epsilon'))} at δ = "
+            f"{format_delta(lifetime['delta'])}, as this unit and relation count it",
         ),
         ("Public network", _network(audit["public_model"], overlap)),
     ]

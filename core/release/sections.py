@@ -21,7 +21,7 @@ from core.release.wording import (
     round_up,
 )
 
-SCHEMA_VERSION = "1.1.0"
+SCHEMA_VERSION = "1.2.0"
 """Of the audit document, and of the sentences in it; `verify` refuses a version that it
 does not know, and sentences that are not those of this one."""
 
@@ -276,7 +276,9 @@ def accounting(facts: AuditFacts, found: Bounds) -> Items:
             "epsilon": round_up(facts.lifetime_epsilon),
             "delta": lifetime_delta,
             "runs": facts.lifetime_runs,
-            "scope": "all runs on this dataset, aborted and discarded ones too",
+            "scope": "all runs charged to exactly these images and labels, aborted "
+            "and discarded ones too; runs on other versions of the data, with images "
+            "added, removed or saved anew, are not in it",
             "dataset_fingerprint": "left out: a digest of the private files would let "
             "an outsider confirm a guess at them; the custodian keeps it",
         },

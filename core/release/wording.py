@@ -91,7 +91,7 @@ def claim_sentence(
         f"{format_delta(delta)}, where the unit of privacy is one {UNITS[unit]} and "
         f"the neighbouring relation is {relation.replace('_', ' ')} "
         f"({relation_words(relation, unit)}); the bound covers these images and this "
-        "report, and nothing else."
+        "report but for its field 49, which tells of other runs, and nothing else."
     )
 
 

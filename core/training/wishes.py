@@ -241,6 +241,29 @@ def refuse_unconfirmed(project: Project, class_names: tuple[str, ...]) -> None:
     )
 
 
+FREE_WISHES = ("images_per_class", "title", "device", "source", "classes", "cache",
+               "overlap_reason")  # fmt: skip
+"""What may change after training without a new run and a new expense.
+
+Other classes make another fingerprint; the same ones confirmed make none.
+"""
+
+
+def binding_wishes(project: Project) -> dict[str, Any]:
+    """The wishes that make another run, when they change."""
+    return {k: v for k, v in asdict(project).items() if k not in FREE_WISHES}
+
+
+def as_planned(project: Project, kept: dict[str, Any]) -> Project:
+    """The project under the wishes that its plan was made and paid for with.
+
+    Those of today may be others: they were tried, and refused.
+    """
+    binding = binding_wishes(project)
+    before = wishes_before(kept)
+    return replace(project, **{name: before[name] for name in binding})
+
+
 _FREE = ("name", "title", "needs", "images_per_class")
 
 

@@ -19,6 +19,7 @@ from core.privacy.lifetime import Cap
 from core.spending import SEAL, open_ledger, sealed_head
 from core.synthesis import drawing, sampling
 from core.training import purse
+from core.training.plan import plan_from_facts
 from core.workspace import Project, Workspace
 from tests.core.tiny import (
     CONFIG,
@@ -121,6 +122,69 @@ def test_results_that_were_paid_for_are_not_thrown_away(workspace, project):
     assert (tuned.folder / "card.json").is_file()
 
 
+def test_other_tables_are_other_data(workspace, project):
+    """Noisy sums over one way to group the images bound nothing for another."""
+    dataset = replace(make_dataset(), grouping="by patient")
+    corrected = replace(dataset, grouping="by patient, corrected")
+    plan = planned(workspace, project, dataset)
+    assert planned(workspace, project, corrected).run != plan.run
+    plan = planned(workspace, project, dataset)
+    pipeline.fine_tune(workspace, plan, dataset, Watcher())
+    with pytest.raises(UserError, match="which images belong together or are held out"):
+        planned(workspace, project, corrected)
+    assert planned(workspace, project, dataset).run == plan.run
+
+
+def released(workspace, project, dataset, folder) -> dict:
+    """The audit of a run on these data."""
+    plan = planned(workspace, project, dataset)
+    workspace.save_project(project)
+    pipeline.fine_tune(workspace, plan, dataset, Watcher())
+    pipeline.synthesise(workspace, plan, Watcher())
+    return released_again(workspace, folder)
+
+
+def released_again(workspace, folder) -> dict:
+    plan = plan_from_facts(workspace.result("plan")["plan"])
+    return pipeline.export(workspace, plan, folder, Watcher()).audit
+
+
+def test_a_report_is_of_what_was_trained_and_not_of_what_was_tried(
+    workspace, project, tmp_path
+):
+    wishes = project.changed(window="0,100", overlap_answer="unsure")
+    dataset = replace(make_dataset(), unit_column="patient")
+    before = released(workspace, wishes, dataset, tmp_path / "before")
+    tried = wishes.changed(
+        window="0,50", overlap_answer="no", missing_unit="leave_out", delta=1e-4,
+        title="Tiles",
+    )  # fmt: skip
+    other = replace(make_dataset(seed=5), unit_column="hospital")
+    workspace.save_project(tried)
+    with pytest.raises(UserError, match="under other wishes"):
+        planned(workspace, tried, other)
+    workspace.finish("dataset", {"fingerprint": other.fingerprint})
+    after = released_again(workspace, tmp_path / "after")
+    for audit in (before, after):
+        assert audit.pop("title") in ("Synthetic images", "Tiles")
+        for field in ("created_utc", "report_id", "budget_ledger", "content_hashes"):
+            del audit[field]
+    assert after == before
+    assert after["public_model"]["overlap_answer"] == "unsure"
+    assert after["lifetime_budget"]["runs"] == 1 and after["epsilon_spent"] > 0
+
+
+def test_a_run_that_the_ledger_does_not_know_is_not_released(
+    workspace, project, tmp_path, home
+):
+    released(workspace, project, make_dataset(), tmp_path / "release")
+    shutil.rmtree(home)
+    (workspace.path / "ledger-head.json").unlink()
+    with pytest.raises(UserError, match="ledger holds no charge of this project"):
+        released_again(workspace, tmp_path / "another")
+    assert not (tmp_path / "another").exists()
+
+
 def forgetting(workspace, **missing) -> None:
     """The plan as a version would have kept it that did not know these fields yet."""
     kept = workspace.result("plan")
@@ -218,7 +282,6 @@ def test_a_smaller_set_than_before_can_be_released(
 ):
     dataset, plan = make_dataset(), planned(workspace, project)
     workspace.save_project(project)
-    workspace.finish("dataset", {"fingerprint": dataset.fingerprint})
     pipeline.fine_tune(workspace, plan, dataset, Watcher())
     pipeline.synthesise(workspace, plan, Watcher())
     fewer = replace(plan, recipe=replace(plan.recipe, images_per_class=2))
@@ -239,9 +302,9 @@ def test_a_smaller_set_than_before_can_be_released(
 def test_other_images_have_no_figures_and_no_release_yet(
     workspace, project, tmp_path, monkeypatch
 ):
-    data, plan = make_dataset(held_out=8), planned(workspace, project)
+    data = make_dataset(held_out=8)
+    plan = planned(workspace, project, data)
     workspace.save_project(project)
-    workspace.finish("dataset", {"fingerprint": data.fingerprint})
     pipeline.fine_tune(workspace, plan, data, Watcher())
     pipeline.synthesise(workspace, plan, Watcher())
     pipeline.evaluate(workspace, plan, data, Watcher())
@@ -268,7 +331,8 @@ def test_more_images_than_the_disk_holds_leave_the_set_as_it_is(
 def test_a_published_classifiers_figures_do_not_replace_our_own(
     workspace, project, monkeypatch
 ):
-    data, plan = make_dataset(held_out=8), planned(workspace, project)
+    data = make_dataset(held_out=8)
+    plan = planned(workspace, project, data)
     pipeline.fine_tune(workspace, plan, data, Watcher())
     pipeline.synthesise(workspace, plan, Watcher())
     ours = pipeline.evaluate(workspace, plan, data, Watcher())
@@ -368,7 +432,6 @@ def test_a_finished_stage_is_not_repeated(workspace, project, home):
 def test_a_release_confirms_no_guess_at_the_private_files(workspace, project, tmp_path):
     data = make_dataset()
     workspace.save_project(project.changed(overlap_answer="no"))
-    workspace.finish("dataset", {"fingerprint": data.fingerprint})
     plan = planned(workspace, project, data)
     pipeline.fine_tune(workspace, plan, data, Watcher())
     pipeline.synthesise(workspace, plan, Watcher())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import replace
 
@@ -217,6 +218,19 @@ def test_a_report_counts_every_run(ledger, plan):
     together = {IMAGE: (half, *plan.charges())}
     assert found.of_all == approx(lifetime_epsilon(together, IMAGE, DELTA))
     assert found.of_all > found.of_run
+
+
+def test_a_report_for_patients_counts_what_was_charged_for_images(
+    ledger, tmp_path, plan
+):
+    """Which bounds nothing for a patient, as nobody says how many images one has."""
+    patient = make_plan(tmp_path / "patient", noise=3.0, unit=patients(2))
+    charge(ledger, plan, "images")
+    charge(ledger, patient, patient.run)
+    found = spending.spending_so_far(ledger, patient, "data")
+    assert found.runs == 2 and found.of_all == math.inf
+    own = {patient.terms: patient.charges()}
+    assert found.of_run == lifetime_epsilon(own, patient.terms, DELTA)
 
 
 def test_a_data_sets_name_is_no_path(home):

@@ -68,6 +68,19 @@ def project(tmp_path):
     return folder
 
 
+def test_a_project_is_about_the_data_that_it_spent_on(charged, project, capsys):
+    """And not about those that it read since."""
+    with Workspace.open(project) as workspace:
+        kept = {"plan": {"run": "run b"}, "wishes": {"fingerprint": OTHER}}
+        workspace.finish("plan", kept)
+    (told,) = found(capsys, project)["datasets"]
+    assert told["fingerprint"] == OTHER
+    with Workspace.open(project) as workspace:
+        workspace.finish("plan", kept | {"plan": {"run": "run d"}})
+    (told,) = found(capsys, project)["datasets"]
+    assert told["fingerprint"] == ONE, "nothing was spent under the plan"
+
+
 def ledger(*arguments) -> int:
     return cli.main(["ledger", *map(str, arguments)])
 

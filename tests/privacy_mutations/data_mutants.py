@@ -39,6 +39,16 @@ DATA_MUTANTS = (
         tests=("data/test_camelyon17.py::test_no_split_goes_through_a_patient",),
     ),
     Mutant(
+        name="images grouped otherwise look the same",
+        file="data/records.py",
+        correct="for _, rows in groupby(order, key=units.tolist().__getitem__):",
+        wrong="for rows in ([i] for i in order):",
+        tests=(
+            "data/test_class_folders.py::"
+            "test_another_table_of_units_makes_another_grouping",
+        ),
+    ),
+    Mutant(
         name="another unit than was declared",
         file="data/declared.py",
         correct='if options.unit_column not in ("", index.unit_column):',

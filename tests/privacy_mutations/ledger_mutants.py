@@ -227,6 +227,42 @@ SPENDING_MUTANTS = (
         ),
     ),
     Mutant(
+        name="a report leaves out what does not add up with it",
+        file=SPENDING,
+        correct="of_all=_epsilon(plan, _by_terms(accounts)),",
+        wrong="of_all=_epsilon(plan, _comparable(_by_terms(accounts), plan)),",
+        tests=(
+            IN_SPENDING
+            + "test_a_report_for_patients_counts_what_was_charged_for_images",
+        ),
+    ),
+    Mutant(
+        name="a plan goes on with images grouped otherwise",
+        file=PIPELINE,
+        correct="{name: getattr(dataset, name) for name in _ABOUT_DATA}",
+        wrong='{"fingerprint": dataset.fingerprint}',
+        tests=("test_pipeline.py::test_other_tables_are_other_data",),
+    ),
+    Mutant(
+        name="the report is of the wishes tried last",
+        file=PIPELINE,
+        correct='wishing.as_planned(workspace.project or Project(), kept["wishes"])',
+        wrong="workspace.project or Project()",
+        tests=(
+            "test_pipeline.py::"
+            "test_a_report_is_of_what_was_trained_and_not_of_what_was_tried",
+        ),
+    ),
+    Mutant(
+        name="a report of nothing spent",
+        file=PIPELINE,
+        correct="    if not spent.of_run:\n",
+        wrong="    if False:\n",
+        tests=(
+            "test_pipeline.py::test_a_run_that_the_ledger_does_not_know_is_not_released",
+        ),
+    ),
+    Mutant(
         name="other runs are left out of the cap",
         file=SPENDING,
         correct="    others = _by_terms(accounts, but=plan.run)\n    total",

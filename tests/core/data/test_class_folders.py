@@ -78,6 +78,28 @@ def test_units_file_keeps_a_patient_on_one_side(tmp_path):
     assert inspect(root).groups == 24
 
 
+def test_another_table_of_units_makes_another_grouping(tmp_path):
+    """Other file names do not."""
+    root = class_folders(tmp_path / "d", {"a": 6, "b": 6})
+
+    def grouping(tables: dict[str, str]) -> str:
+        for file in list((root / "a").iterdir()):
+            file.rename(file.with_name("x" + file.name))
+        files = sorted(p.relative_to(root).as_posix() for p in root.rglob("*.png"))
+        lines = [f"{file},{tables[file[-5]]}" for file in files]
+        (root / "units.csv").write_text("file,unit\n" + "\n".join(lines))
+        loaded = load(root, tmp_path / "cache")
+        assert load(root, tmp_path / "cache").grouping == loaded.grouping
+        fingerprints.add(loaded.fingerprint)
+        return loaded.grouping
+
+    fingerprints: set[str] = set()
+    pairs = dict(zip("012345", "ppqqrr", strict=True))
+    found = [grouping(pairs), grouping(pairs), grouping(pairs | {"0": "q"})]
+    assert found[0] == found[1] != found[2]
+    assert len(fingerprints) == 1
+
+
 def test_without_units_every_image_is_its_own(tmp_path):
     dataset = load(class_folders(tmp_path / "d"), tmp_path / "cache")
     assert not dataset.has_groups

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from core.release import consistency
@@ -157,6 +159,15 @@ def test_a_run_that_was_stopped_holds(tmp_path, sources):
     assert outcome.findings == ()
     assert "1 steps were charged and not completed" in outcome.notes[0]
     assert "other runs" in outcome.notes[1]
+
+
+def test_a_release_after_runs_that_bound_nothing_for_its_unit_holds(tmp_path, sources):
+    facts = make_facts(lifetime_epsilon=math.inf, lifetime_runs=2)
+    folder = export_release(facts, sources, tmp_path / "release").folder
+    assert verify(folder).findings == ()
+    assert (
+        "2 so far, together ε = infinite" in (folder / "audit_report.html").read_text()
+    )
 
 
 def test_moments_that_a_crash_kept_from_being_charged(tmp_path, sources):
