@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -20,15 +21,15 @@ from torch import Tensor
 from core.diffusion.views import to_network
 from core.events import Watcher
 from core.files import write_atomically
-from core.parallel import Hardware
+from core.parallel import Hardware, workers
 from core.privacy.accounting import Charge
 from core.privacy.mechanism import Commit
 from core.privacy.teacher import Lessons, noisy_gradient
-from core.training.features import in_chunks, scattering
+from core.training.features import Scattering, in_chunks, scattering
 from core.training.kept import reading_kept
 from core.training.moments import ClassMoments
 from core.training.points import principal_axes
-from core.training.units import UnitImages
+from core.training.units import UnitImages, UnitRecords
 
 PSEUDO_IMAGES = 6000
 """Of which the principal components are taken."""
@@ -95,13 +96,14 @@ class Teacher:
     def see(self, images: Tensor, hardware: Hardware) -> Tensor:
         """What it knows of images: float32 [n, c, H, W] in [-1, 1] → [n, k + 1]."""
         transform = scattering(images.shape[2], images.shape[1])
+        look = partial(self.look, transform=transform)
+        return in_chunks(look, images, hardware)
 
-        def projected(part: Tensor) -> Tensor:
-            seen = (transform(part) - self.centre) @ self.components
-            length = seen.norm(dim=1, keepdim=True).clamp(min=1e-12)
-            return torch.cat([seen / length, torch.full_like(length, BIAS)], dim=1)
-
-        return in_chunks(projected, images, hardware)
+    def look(self, images: Tensor, transform: Scattering) -> Tensor:
+        """The same of a few images at once."""
+        seen = (transform(images) - self.centre) @ self.components
+        length = seen.norm(dim=1, keepdim=True).clamp(min=1e-12)
+        return torch.cat([seen / length, torch.full_like(length, BIAS)], dim=1)
 
     def name(self, images: Tensor, hardware: Hardware) -> Tensor:
         """The class it sees in each of these images: int64 [n]."""
@@ -179,17 +181,25 @@ def read_lessons(
 
     Private: only `privacy.teacher` may use it.
     """
+    _, resolution, _, channels = units.dataset.images.shape
+    transform = scattering(resolution, channels)
+
+    def seen(drawn: UnitRecords) -> Tensor:
+        # PRIVACY: unit by unit, as for the wavelet features: a row is rounded by how
+        # many images are looked at together, and must not hang on who else is there.
+        return teacher.look(to_network(drawn[0]), transform)
+
     features, labels, weights, owners = [], [], [], []
-    for first in range(0, units.present, CHUNK):
-        last = min(first + CHUNK, units.present)
-        drawn = [units.draw(unit) for unit in range(first, last)]
-        images = to_network(torch.cat([pixels for pixels, _ in drawn]))
-        features.append(teacher.see(images, hardware))
-        for unit, (_, own) in enumerate(drawn, first):
-            labels.append(own)
-            weights.append(torch.full((len(own),), 1 / len(own)))
-            owners.append(torch.full((len(own),), unit))
-        watcher.progress("Showing images to the teacher", last, units.present)
+    with workers(hardware) as pool:
+        for first in range(0, units.present, CHUNK):
+            last = min(first + CHUNK, units.present)
+            drawn = [units.draw(unit) for unit in range(first, last)]
+            features += pool.map(seen, drawn)
+            for unit, (_, own) in enumerate(drawn, first):
+                labels.append(own)
+                weights.append(torch.full((len(own),), 1 / len(own)))
+                owners.append(torch.full((len(own),), unit))
+            watcher.progress("Showing images to the teacher", last, units.present)
     return Lessons(
         coefficients=torch.cat(features),
         labels=torch.cat(labels),

@@ -145,6 +145,16 @@ TEACHER_MUTANTS = (
         tests=(IN_RUN + "test_a_crash_loses_a_release_and_no_more",),
     ),
     Mutant(
+        name="the teacher looks at many units together",
+        file="training/teacher.py",
+        correct="features += pool.map(seen, drawn)",
+        wrong="features.append(seen((torch.cat([p for p, _ in drawn]),)))",
+        tests=(
+            "training/test_teacher.py::"
+            "test_a_unit_s_lesson_does_not_hang_on_the_others",
+        ),
+    ),
+    Mutant(
         name="the teacher's releases pass for the moments",
         file=PURSE,
         correct="return counted(self.charged(), *moments.charges()) if",

@@ -139,6 +139,24 @@ def test_a_patients_images_share_a_weight_and_a_number():
     assert torch.allclose(shown.weights, torch.tensor(0.25))
 
 
+def test_a_unit_s_lesson_does_not_hang_on_the_others(monkeypatch):
+    """Bit for bit, on a machine that rounds by how many it looks at together."""
+    dataset = make_dataset(20)
+    teacher = new_teacher(make_teacher(), moments_of(dataset), HARDWARE)
+    look = room.scattering(8, 3)
+
+    def rounding(images):
+        return look(images) * (1 + 2.0**-20 * len(images))
+
+    monkeypatch.setattr(room, "scattering", lambda *_: rounding)
+    units = group_units(dataset, PrivacyUnit())
+    whole = read_lessons(units, teacher, 2, HARDWARE, Watcher())
+    two = replace(units, rows=units.rows[9:11], starts=units.starts[:3])
+    few = read_lessons(two, teacher, 2, HARDWARE, Watcher())
+    assert torch.equal(few.coefficients, whole.coefficients[9:11])
+    assert torch.equal(few.labels, whole.labels[9:11])
+
+
 def test_a_teacher_survives_the_disk(tmp_path):
     teacher = taught(textured(), make_teacher())
     save_teacher(teacher, tmp_path / "teacher.safetensors")
