@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from core.disks import shared_disk
 from core.errors import UserError
 from core.files import private_folder, read_json, write_json
 from core.privacy.accounting import Charge
@@ -27,8 +28,17 @@ def open_ledger(workspace: Workspace | None = None) -> Iterator[Ledger]:
     """The user's ledger, checked against the heads that others remember of it.
 
     Raises:
-        UserError: when it cannot be used, was edited, or has forgotten charges.
+        UserError: when it cannot be used, was edited, or has forgotten charges, or lies
+            on a disk that other computers write to.
     """
+    # PRIVACY: what keeps charges apart (SQLite's write-ahead log) works among the
+    # programs of one computer only; of two, each could overwrite the other's.
+    if kind := shared_disk(user_folder()):
+        raise UserError(
+            f"The ledger would lie on a shared disk ({kind}), in {user_folder()}, and "
+            "two computers could overwrite each other's charges: move that folder to a "
+            "disk of this computer, and name it in the variable SFUMATO_HOME."
+        )
     witnesses = [witness_folder() / HEAD]
     if workspace is not None:
         witnesses.append(workspace.path / HEAD)

@@ -263,6 +263,13 @@ SPENDING_MUTANTS = (
         ),
     ),
     Mutant(
+        name="two computers write to one ledger",
+        file=SPENDING,
+        correct="if kind := shared_disk(user_folder()):",
+        wrong='if kind := "":',
+        tests=("test_disks.py::test_no_ledger_is_opened_on_a_shared_disk",),
+    ),
+    Mutant(
         name="other runs are left out of the cap",
         file=SPENDING,
         correct="    others = _by_terms(accounts, but=plan.run)\n    total",
