@@ -77,7 +77,6 @@ def audit_facts(
     lifetime_epsilon: float,
     lifetime_runs: int,
     sealed_head: str,
-    unit_column: str = "",
     unnamed: tuple[int, ...] | None = None,
 ) -> AuditFacts:
     """The facts of one release; all of them may be published.
@@ -85,7 +84,6 @@ def audit_facts(
     Args:
         sealed_head: Of the ledger, as `spending.sealed_head` gives it; never the head
             itself.
-        unit_column: What the column of the units is called, "" where none is known.
         unnamed: As `SyntheticSet` has it: post-processing of what was released.
     """
     recipe, mechanism, unit = plan.recipe, plan.mechanism, plan.budget.unit
@@ -103,7 +101,7 @@ def audit_facts(
         steps_completed=updates,
         unit=unit.kind.value,
         max_images_per_unit=unit.max_images_per_unit,
-        unit_definition=unit_definition(unit, unit_column),
+        unit_definition=unit_definition(unit, plan.unit_column),
         units_without_key_policy=without_unit(unit, project),
         contribution_rule=contribution_rule(plan),
         relation=plan.budget.relation.value,
@@ -247,13 +245,13 @@ def tuning(lifetime_runs: int) -> str:
     )
 
 
-def public_texts(plan: Plan, project: Project, unit_column: str) -> dict:
+def public_texts(plan: Plan, project: Project) -> dict:
     """What others wrote that the report will print, for `release.check_texts`."""
     return {
         "title": project.title,
         "class_names": plan.class_names,
         "checkpoint": provenance(plan.checkpoint, project),
-        "unit_definition": unit_definition(plan.budget.unit, unit_column),
+        "unit_definition": unit_definition(plan.budget.unit, plan.unit_column),
     }
 
 

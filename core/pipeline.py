@@ -156,16 +156,16 @@ def make_plan(
         class_names=dataset.class_names,
         image_channels=dataset.images.shape[3],
         units_present=group_units(dataset, wishing.read_budget(project).unit).present,
+        unit_column=dataset.unit_column,
     )
     # Afterwards it would be too late to change what the release may not say.
-    check_texts(public_texts(plan, project, dataset.unit_column))
+    check_texts(public_texts(plan, project))
     with open_ledger(workspace) as ledger:
         refuse_above_cap(ledger, plan, dataset.fingerprint)
     for stage in _AFTER_PLAN:
         shutil.rmtree(workspace.path / stage, ignore_errors=True)
     facts = planning.plan_facts(plan)
-    about = {"unit_column": dataset.unit_column}
-    workspace.finish("plan", {"plan": facts, "wishes": wishes} | about)
+    workspace.finish("plan", {"plan": facts, "wishes": wishes})
     watcher.progress("Calibrating the noise", 1, 1)
     return plan
 
@@ -325,8 +325,6 @@ def export(
         lifetime_epsilon=spent.of_all,
         lifetime_runs=spent.runs,
         sealed_head=head,
-        # An older version did not keep it.
-        unit_column=kept.get("unit_column", project.unit_column),
         unnamed=synthetic.unnamed,
     )
     release = export_release(

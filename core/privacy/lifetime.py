@@ -10,6 +10,9 @@ from core.errors import UserError
 from core.privacy.accounting import Charge, epsilon
 from core.privacy.budget import Relation, UnitKind
 
+GROUPED_BY = "grouped by "
+"""In terms, before the column that says which images are of one patient."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Cap:
@@ -46,7 +49,7 @@ def lifetime_epsilon(
     What was charged for patients is counted for images as if each patient's record were
     exchanged (replace_one), which is what one image more or less does to it. What was
     charged for images bounds nothing for patients, because nobody declares how many
-    images a patient has.
+    images a patient has; nor does what was charged for the groups of another column.
 
     Args:
         charged: Terms → charges.
@@ -61,7 +64,12 @@ def lifetime_epsilon(
         return math.inf
     if not spent:
         return 0.0
-    (unit, relation), units = _read(terms), {_read(under)[0] for under in spent}
+    (unit, relation, column), read = _read(terms), [_read(under) for under in spent]
+    # PRIVACY: where terms name no column, two others must still be the same.
+    columns = {column, *(other for kind, _, other in read if kind is unit)} - {""}
+    if unit is UnitKind.PATIENT and len(columns) > 1:
+        return math.inf
+    units = {kind for kind, _, _ in read}
     # PRIVACY: one image of a patient changes that patient's record, it adds no patient.
     if unit is UnitKind.IMAGE and UnitKind.PATIENT in units:
         relation = Relation.REPLACE_ONE
@@ -70,15 +78,25 @@ def lifetime_epsilon(
 
 
 def comparable(under: str, terms: str) -> bool:
-    """Whether charges made under some terms bound anything under `terms`."""
+    """Whether charges made under some terms bound anything under `terms`.
+
+    A patient of one column is not known to be one of another; an older version did not
+    say which column it was.
+    """
     try:
-        (charged, _), (unit, _) = _read(under), _read(terms)
+        (charged, _, by), (unit, _, column) = _read(under), _read(terms)
     except ValueError:
         return False  # Terms of a version to come.
+    if charged is unit is UnitKind.PATIENT:
+        return by == column or "" in (by, column)
     return charged is unit or charged is UnitKind.PATIENT
 
 
-def _read(terms: str) -> tuple[UnitKind, Relation]:
-    """From "patient (at most 4), add_or_remove_one" to what it names."""
+def _read(terms: str) -> tuple[UnitKind, Relation, str]:
+    """Of "patient (at most 4, grouped by ward), add_or_remove_one": the three names.
+
+    The last is the column, "" where none is told.
+    """
     unit, _, relation = terms.rpartition(", ")
-    return UnitKind(unit.split(" ")[0]), Relation(relation)
+    column = unit.partition(GROUPED_BY)[2].removesuffix(")")
+    return UnitKind(unit.split(" ")[0]), Relation(relation), column

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 from core.checkpoints.cards import CheckpointCard
+from core.data.dataset import shown
 from core.errors import UserError
 from core.privacy.accounting import Charge, epsilon
 from core.privacy.budget import Budget, PrivacyUnit, Relation, UnitKind, times
+from core.privacy.lifetime import GROUPED_BY
 from core.privacy.mechanism import Mechanism
 from core.privacy.second_opinion import second_epsilon
 from core.training.binding import bind, charges_of, counted
@@ -48,6 +50,8 @@ class Plan:
         epsilon: ε of all of it at the fine discretisation, ≤ budget.epsilon.
         central: The central images, None without.
         teacher: The private teacher, None without.
+        unit_column: What names the patient, the custodian's own word; "" where each
+            image is a unit, or where an older version did not keep it.
     """
 
     run: str
@@ -63,11 +67,12 @@ class Plan:
     epsilon: float
     central: CentralRelease | None = None
     teacher: TeacherRelease | None = None
+    unit_column: str = ""
 
     @property
     def terms(self) -> str:
         """Unit and relation, as the ledger writes them."""
-        return terms(self.budget)
+        return terms(self.budget, self.unit_column)
 
     def charges(self) -> tuple[Charge, ...]:
         """Everything that the run may do to the data, in order."""
@@ -95,11 +100,14 @@ def started_from(plan: Plan) -> CheckpointCard:
     return plan.checkpoint
 
 
-def terms(budget: Budget) -> str:
+def terms(budget: Budget, unit_column: str = "") -> str:
     """Unit and relation, as the ledger writes them."""
-    unit = budget.unit
-    limit = f" (at most {unit.max_images_per_unit})" if _is_patient(unit) else ""
-    return f"{unit.kind.value}{limit}, {budget.relation.value}"
+    unit, about = budget.unit, ""
+    if _is_patient(unit):
+        # Nobody knows that the groups of one column are those of another.
+        by = f", {GROUPED_BY}{shown(unit_column)}" if unit_column else ""
+        about = f" (at most {unit.max_images_per_unit}{by})"
+    return f"{unit.kind.value}{about}, {budget.relation.value}"
 
 
 def promise(budget: Budget, declared_count: int) -> str:
@@ -138,10 +146,12 @@ def make_plan(
     class_names: tuple[str, ...],
     image_channels: int,
     units_present: int,
+    unit_column: str = "",
 ) -> Plan:
     """Bind a project to its mechanism.
 
     Args:
+        unit_column: That of the data; it counts where patients are the unit.
         units_present: Private; only compared with the declared count.
 
     Raises:
@@ -199,6 +209,7 @@ def make_plan(
         epsilon=_agreed_epsilon(budget, charges),
         central=central,
         teacher=teacher,
+        unit_column=unit_column if _is_patient(budget.unit) else "",
     )
 
 

@@ -284,7 +284,8 @@ def test_a_patient_or_more_stands_for_a_patient(planned, unit):
 )
 def test_the_audit_says_what_was_declared(planned, changes, field, said):
     patients = 10 if "unit" in changes else 0
-    project, plan = planned(make_dataset(patients=patients), **changes)
+    dataset = replace(make_dataset(patients=patients), unit_column="Case no.")
+    project, plan = planned(dataset, **changes)
     facts = audit_facts(
         plan,
         project,
@@ -295,7 +296,6 @@ def test_the_audit_says_what_was_declared(planned, changes, field, said):
         lifetime_epsilon=0.1,
         lifetime_runs=1,
         sealed_head="0" * 64,
-        unit_column="Case no.",
     )
     text = str(getattr(facts, field))
     assert said in text

@@ -152,8 +152,10 @@ def released_again(workspace, folder) -> dict:
 def test_a_report_is_of_what_was_trained_and_not_of_what_was_tried(
     workspace, project, tmp_path
 ):
-    wishes = project.changed(window="0,100", overlap_answer="unsure")
-    dataset = replace(make_dataset(), unit_column="patient")
+    wishes = project.changed(
+        window="0,100", overlap_answer="unsure", unit="patient", max_images_per_unit=2
+    )
+    dataset = replace(make_dataset(patients=3), unit_column="patient_id")
     before = released(workspace, wishes, dataset, tmp_path / "before")
     tried = wishes.changed(
         window="0,50", overlap_answer="no", missing_unit="leave_out", delta=1e-4,
@@ -170,6 +172,7 @@ def test_a_report_is_of_what_was_trained_and_not_of_what_was_tried(
         for field in ("created_utc", "report_id", "budget_ledger", "content_hashes"):
             del audit[field]
     assert after == before
+    assert "'patient_id'" in after["unit_of_privacy"]["definition"]
     assert after["public_model"]["overlap_answer"] == "unsure"
     assert after["lifetime_budget"]["runs"] == 1 and after["epsilon_spent"] > 0
 

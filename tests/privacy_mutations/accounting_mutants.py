@@ -326,6 +326,20 @@ COMPARISON_MUTANTS = (
         tests=("privacy/test_lifetime.py",),
     ),
     Mutant(
+        name="any column tells the same patients",
+        file=LIFETIME,
+        correct='return by == column or "" in (by, column)',
+        wrong="return True",
+        tests=("privacy/test_lifetime.py",),
+    ),
+    Mutant(
+        name="two columns pass where the terms name none",
+        file=LIFETIME,
+        correct="if unit is UnitKind.PATIENT and len(columns) > 1:",
+        wrong="if False:",
+        tests=("privacy/test_lifetime.py",),
+    ),
+    Mutant(
         name="an image more is taken for a patient more",
         file=LIFETIME,
         correct="        relation = Relation.REPLACE_ONE\n",

@@ -48,6 +48,26 @@ def test_a_mechanism_holds_under_any_relation_on_its_unit():
     assert lifetime_epsilon(patients, PATIENT, DELTA) == exactly((ONE, TWO))
 
 
+def by(column: str) -> str:
+    return f"patient (at most 4, grouped by {column}), add_or_remove_one"
+
+
+def test_patients_of_one_column_are_not_those_of_another():
+    """A hospital's group changes by more than a patient when one patient comes."""
+    charged = {by("case"): (ONE,), by("ward, east"): (TWO,)}
+    for terms in (*charged, PATIENT):
+        assert lifetime_epsilon(charged, terms, DELTA) == math.inf
+    assert not comparable(by("case"), by("ward, east"))
+    exchanged = exactly((ONE, TWO), Relation.REPLACE_ONE)
+    assert lifetime_epsilon(charged, IMAGE, DELTA) == exchanged
+    one = {by("case"): (ONE,), by("case").replace("4", "2"): (TWO,)}
+    assert lifetime_epsilon(one, by("case"), DELTA) == exactly((ONE, TWO))
+    # An older version did not say which column it was.
+    before = {PATIENT: (ONE,), by("case"): (TWO,)}
+    for terms in before:
+        assert lifetime_epsilon(before, terms, DELTA) == exactly((ONE, TWO))
+
+
 @pytest.mark.parametrize(
     "charged", [{PATIENT: (ONE, TWO)}, {IMAGE: (ONE,), PATIENT: (TWO,)}]
 )
