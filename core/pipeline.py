@@ -15,6 +15,7 @@ import uuid
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 
+from core.checkpoints.cards import refuse_private
 from core.data import ImageDataset, ReadOptions, delete_cache, load, parse_options
 from core.data.declared import refuse_untrained
 from core.data.options import finer_than_patients
@@ -125,8 +126,8 @@ def make_plan(
 
     Raises:
         UserError: when anything does not fit together, nobody confirmed the classes,
-            the project has spent budget under other wishes, or the plan would go above
-            the data set's lifetime cap.
+            private images trained the checkpoint, the project has spent budget under
+            other wishes, or the plan would go above the data set's lifetime cap.
     """
     watcher.progress("Calibrating the noise", 0, 1)
     wishing.refuse_unconfirmed(project, dataset.class_names)
@@ -139,6 +140,8 @@ def make_plan(
         changed = _changed(kept["wishes"], wishes)
         if not changed:
             plan = planning.plan_from_facts(kept["plan"])
+            # PRIVACY: an older version planned from the models of other projects.
+            refuse_private(plan.checkpoint)
             number = recipe.images_per_class
             return replace(plan, recipe=replace(plan.recipe, images_per_class=number))
         _refuse_if_spent(workspace, kept, changed)
@@ -292,13 +295,16 @@ def export(
     """Write the release: images, audit, reports, hashes. Nothing internal.
 
     Raises:
-        UserError: when nobody confirmed the classes (a plan of an older version), the
-            ledger does not know the run, or the release cannot be written.
+        UserError: when nobody confirmed the classes or private images had trained the
+            checkpoint (a plan of an older version), the ledger does not know the run,
+            or the release cannot be written.
     """
     kept = workspace.result("plan")
     # PRIVACY: the report is of what was trained, not of what was tried and refused.
     project = wishing.as_planned(workspace.project or Project(), kept["wishes"])
     wishing.refuse_unconfirmed(project, plan.class_names)
+    # PRIVACY: what is claimed of the images would not count what it had learnt.
+    refuse_private(plan.checkpoint)
     training = workspace.result("training")
     workspace.folder("release")  # The usual destination lies in it.
     synthetic = _synthetic(workspace, plan)

@@ -11,11 +11,15 @@ from core.files import read_json, write_json
 
 CARD = "card.json"
 OVERLAP_ANSWERS = ("no", "unsure", "yes")
+STARTED_FROM = "started from "
+_TRAINED_BY = "sfumato run"
+"""The command on a card of a privately trained model, and on no other: how one that is
+older than `private_run` is told."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointCard:
-    """Provenance of a public checkpoint.
+    """Provenance of a checkpoint: a public one, or what private training made of it.
 
     Attributes:
         name: Short name, as used in a project file.
@@ -40,6 +44,8 @@ class CheckpointCard:
         overlap: The answer to "could it contain these patients?" that was given at
             the import: "no", "unsure", "yes"; "" when not asked.
         overlap_reason: Why, in the words of whoever answered.
+        private_run: The random identity of the run whose private images trained it, as
+            the ledger has it; "" for a public one.
     """
 
     name: str
@@ -62,6 +68,7 @@ class CheckpointCard:
     conversion: str = ""
     overlap: str = ""
     overlap_reason: str = ""
+    private_run: str = ""
 
     def __post_init__(self) -> None:
         """Refuse values that no card can have.
@@ -83,6 +90,35 @@ class CheckpointCard:
     def predicts(self) -> Process:
         """How the network was trained, as a type."""
         return Process.parse(self.parameterisation)
+
+    @property
+    def is_private(self) -> bool:
+        """Whether it is the model of a project, which private images trained."""
+        # PRIVACY: of an older version too, whose cards do not name the run.
+        return bool(self.private_run) or self.command == _TRAINED_BY
+
+    @property
+    def began_as(self) -> str:
+        """The name of the checkpoint that a private model was trained from."""
+        return self.pretraining_data.rpartition(STARTED_FROM)[2]
+
+
+def refuse_private(card: CheckpointCard | None) -> None:
+    """Refuse a network that private images have trained where a public one is due.
+
+    Args:
+        card: Of what a project starts from; None where it uses no network.
+
+    Raises:
+        UserError: when it is the model of a project.
+    """
+    if card and card.is_private:
+        raise UserError(
+            f"The checkpoint {card.name!r} has learnt from private images, so it is "
+            "not public, and what that cost would have to be added to the claim of any "
+            "project that started from it: choose the public checkpoint that it was "
+            f"trained from, {card.began_as!r}."
+        )
 
 
 def write_card(card: CheckpointCard) -> None:

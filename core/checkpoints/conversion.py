@@ -79,7 +79,8 @@ def convert(
         card: Fields of the card that the file cannot tell.
 
     Raises:
-        UserError: when the file is not understood; nothing is left in `folder`.
+        UserError: when the file is not understood, or private images trained it;
+            nothing is left in `folder`.
     """
     import torch
 
@@ -89,6 +90,7 @@ def convert(
     from core.files import sha256
 
     torch.set_num_threads(1)
+    _refuse_model(source)
     weights_file, layout, shapes, read = _understand(source, Hints(**hints))
     weights = assembled(layout, shapes, read)
     with torch.device("meta"):
@@ -108,6 +110,17 @@ def convert(
         conversion=layout.notes,
         **card,
     )
+
+
+def _refuse_model(source: Path) -> None:
+    """Say so where the files are a project's own model: no layout would tell why."""
+    from core.checkpoints.cards import read_card, refuse_private
+
+    card = None
+    with suppress(UserError):  # There is none, or it is not one of ours.
+        card = read_card(source if source.is_dir() else source.parent)
+    # PRIVACY: an imported checkpoint counts as public from then on.
+    refuse_private(card)
 
 
 def _understand(

@@ -288,6 +288,12 @@ def unfit_checkpoints(
 
 def _unfit(project: Project, recipe: Recipe, card: CheckpointCard) -> str:
     """Why a recipe cannot start from a checkpoint; empty when it can."""
+    # PRIVACY: the model of another project is locked, whatever its size.
+    if card.is_private:
+        return (
+            "Has learnt from private images, so it is not public: choose the "
+            f"checkpoint that it was trained from, {card.began_as!r}."
+        )
     if card.resolution != project.resolution:
         return _other_size(card.resolution, project)
     try:

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from core.checkpoints.cards import STARTED_FROM
 from core.checkpoints.store import WEIGHTS, save_checkpoint
 from core.data.dataset import ImageDataset
 from core.diffusion import ema
@@ -322,10 +323,12 @@ def _save_model(
         title="Privately fine-tuned",
         description=plan.sentence(),
         licence="for the custodian to choose",
-        pretraining_data=f"started from {card.name}",
+        pretraining_data=f"private images, with noise; {STARTED_FROM}{card.name}",
         pretraining_licences=card.licence,
         parameterisation=card.parameterisation,
         steps=updates,
         batch_size=plan.recipe.batch_size,
         command="sfumato run",
+        # PRIVACY: without it the next project could take the model for a public one.
+        private_run=plan.run,
     )

@@ -7,7 +7,7 @@ from enum import Enum
 from typing import Any, TypeVar
 
 from core.bundled import recipe_titles
-from core.checkpoints.cards import OVERLAP_ANSWERS, CheckpointCard
+from core.checkpoints.cards import OVERLAP_ANSWERS, CheckpointCard, refuse_private
 from core.checkpoints.catalogue import find
 from core.checkpoints.scratch import PREFIX, is_scratch
 from core.diffusion.process import check_process
@@ -170,8 +170,9 @@ def starting_card(project: Project, recipe: Recipe) -> CheckpointCard:
     """The card of what the training starts from: a checkpoint, or random weights.
 
     Raises:
-        UserError: when there is no such checkpoint, it may have been trained on these
-            people, or it fits neither the recipe nor the project's resolution.
+        UserError: when there is no such checkpoint, private images trained it, it may
+            have been trained on these people, or it fits neither the recipe nor the
+            project's resolution.
     """
     if recipe.network:
         card = find(f"{PREFIX}{recipe.network}-{recipe.parameterisation}")
@@ -182,6 +183,9 @@ def starting_card(project: Project, recipe: Recipe) -> CheckpointCard:
                 f"The checkpoint {card.name!r} may have been trained on these people, "
                 "so no bound would hold for them: choose another checkpoint."
             )
+    # PRIVACY: another run was charged for what it knows; this one's claim would not
+    # count it.
+    refuse_private(card)
     check_process(card.name, card.parameterisation, recipe.parameterisation)
     if card.resolution != project.resolution:
         what = "The recipe's network" if recipe.network else f"Checkpoint {card.name!r}"
