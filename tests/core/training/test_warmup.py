@@ -54,6 +54,7 @@ def test_the_warm_up_drops_labels_and_crops_as_the_recipe_says(
     assert [training.crop for training in trained] == [2, 2]
     assert {training.label_dropout for training in trained} == {0.25}
     assert {training.flip for training in trained} == {False}
+    assert {training.gradient_norm for training in trained} == {1}
 
 
 def test_parts_that_do_not_fit_are_refused_before_anything_is_spent(
