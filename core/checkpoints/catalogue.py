@@ -7,7 +7,7 @@ from importlib import resources
 from pathlib import Path
 
 from core.checkpoints.cards import CARD, CheckpointCard, read_card
-from core.checkpoints.scratch import is_scratch, make_scratch
+from core.checkpoints.scratch import is_scratch, make_scratch, scratch_folder
 from core.errors import UserError
 from core.workspace import user_folder
 
@@ -29,11 +29,18 @@ def bundled() -> tuple[CheckpointCard, ...]:
 
 
 def imported() -> tuple[CheckpointCard, ...]:
-    """The cards of the imported checkpoints, by name; damaged ones are left out."""
+    """The cards of the imported checkpoints, by name.
+
+    Damaged ones are left out, and untrained networks whose preset has changed since.
+    """
     cards = []
     for path in sorted(imported_folder().glob(f"[!.]*/{CARD}")):
         with suppress(UserError):
-            cards.append(read_card(path.parent))
+            card = read_card(path.parent)
+            if not is_scratch(card.name) or card.folder == scratch_folder(
+                card.name, imported_folder()
+            ):
+                cards.append(card)
     return tuple(cards)
 
 

@@ -7,6 +7,8 @@ Sfumato knows no difference.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
 import tempfile
 from pathlib import Path
@@ -29,6 +31,20 @@ def is_scratch(name: str) -> bool:
     return name.startswith(PREFIX)
 
 
+def scratch_folder(name: str, folder: Path) -> Path:
+    """Where in `folder` the untrained network of this name lies, or would.
+
+    Its shape is part of the path: when a preset changes, a project keeps the network
+    that it was planned with, and the next one gets the new.
+
+    Raises:
+        UserError: when there is no such preset or process.
+    """
+    preset, _ = _parts(name)
+    shape = json.dumps(PRESETS[preset].to_json(), sort_keys=True)
+    return folder / f"{name}-{hashlib.sha256(shape.encode()).hexdigest()[:8]}"
+
+
 def make_scratch(name: str, folder: Path) -> CheckpointCard:
     """The untrained network of this name, written into `folder` if it is not there.
 
@@ -40,7 +56,7 @@ def make_scratch(name: str, folder: Path) -> CheckpointCard:
         UserError: when there is no such preset or process.
     """
     preset, process = _parts(name)
-    place = folder / name
+    place = scratch_folder(name, folder)
     if place.is_dir():
         return read_card(place)
     with torch.random.fork_rng(devices=[]):

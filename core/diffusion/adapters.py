@@ -37,7 +37,7 @@ _ADAPTED = re.compile(r"\.attentions\.\d+\.(to_q|to_k|to_v|to_out\.0)$")
 
 
 def check_choice(parts: tuple[str, ...], rank: int) -> None:
-    """Refuse a choice that trains nothing, or the same weights twice.
+    """Refuse a choice that trains nothing, or the same weights twice, in any network.
 
     Raises:
         UserError: saying which.
@@ -64,6 +64,43 @@ def check_choice(parts: tuple[str, ...], rank: int) -> None:
         )
 
 
+def check_fit(network: DenoisingNetwork, parts: tuple[str, ...], rank: int) -> None:
+    """Refuse a choice that this network has not, or whose weights it trains twice.
+
+    The biases of a layer may be trained beside its adapters, which leave them alone.
+
+    Raises:
+        UserError: saying which.
+    """
+    check_choice(parts, rank)
+    names = [name for name, _ in network.named_parameters()]
+    for part in parts:
+        if not any(re.search(PARTS[part], name) for name in names):
+            raise UserError(
+                f"The checkpoint's network has no {part}: take it off the recipe's "
+                "list trained."
+            )
+    if not rank:
+        return
+    layers = _adapted_layers(network)
+    if not layers:
+        raise UserError(
+            "The checkpoint's network has no attention to adapt: set the recipe's "
+            "lora_rank to 0."
+        )
+    for part in parts:
+        if any(re.search(PARTS[part], f"{layer}.weight") for layer in layers):
+            raise UserError(
+                f"The recipe trains the attention in the {part} itself and adapters "
+                f"beside it: take {part} off the list trained, or set lora_rank to 0."
+            )
+
+
+def _adapted_layers(network: DenoisingNetwork) -> list[str]:
+    """The names of the layers that have adapters where there are any."""
+    return [name for name, _ in network.named_modules() if _ADAPTED.search(name)]
+
+
 def choose(network: DenoisingNetwork, parts: tuple[str, ...], rank: int) -> None:
     """Leave only these weights trainable, in place; the function computed is the same.
 
@@ -74,27 +111,14 @@ def choose(network: DenoisingNetwork, parts: tuple[str, ...], rank: int) -> None
             (Hu et al. 2021, sec. 4); 0 for none.
 
     Raises:
-        UserError: when the choice makes no sense, or the network has no such part.
+        UserError: when the choice makes no sense, or not for this network.
     """
-    check_choice(parts, rank)
-    names = [name for name, _ in network.named_parameters()]
-    for part in parts:
-        if not any(re.search(PARTS[part], name) for name in names):
-            raise UserError(
-                f"The checkpoint's network has no {part}: take it off the recipe's "
-                "list trained."
-            )
-    layers = [name for name, _ in network.named_modules() if _ADAPTED.search(name)]
-    if rank and not layers:
-        raise UserError(
-            "The checkpoint's network has no attention to adapt: set the recipe's "
-            "lora_rank to 0."
-        )
+    check_fit(network, parts, rank)
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(any(re.search(PARTS[part], name) for part in parts))
     # Public and the same in every process and after a resume.
     generator = torch.Generator().manual_seed(0)
-    for name in layers if rank else []:
+    for name in _adapted_layers(network) if rank else []:
         layer = network.get_submodule(name)
         assert isinstance(layer, nn.Linear)
         network.set_submodule(name, Adapted(layer, rank, generator))

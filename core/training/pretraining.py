@@ -48,6 +48,7 @@ class PretrainingRecipe:
         decay: Whether a cosine then takes it down to zero.
         crop, label_dropout: As `make_views` has them. A network that is to be guided
             one day needs the latter.
+        gradient_norm: As in `PublicTraining`.
     """
 
     name: str
@@ -65,6 +66,7 @@ class PretrainingRecipe:
     flip: bool
     crop: int = 0
     label_dropout: float = 0.0
+    gradient_norm: float = 1.0
     needs: str = ""
 
     def __post_init__(self) -> None:
@@ -77,7 +79,7 @@ class PretrainingRecipe:
         for name in ("steps", "batch_size", "learning_rate"):
             if not getattr(self, name) > 0:
                 raise refusal(self, name, "above 0")
-        for name in ("warmup_steps", "crop"):
+        for name in ("warmup_steps", "crop", "gradient_norm"):
             if getattr(self, name) < 0:
                 raise refusal(self, name, "0 or more")
         if not 0 <= self.ema_decay <= 1:
@@ -225,7 +227,9 @@ def same_wishes(folder: Path, wishes: dict[str, Any]) -> None:
         UserError: when the folder holds a state of other wishes, or of none.
     """
     kept = folder / WISHES
-    begun_as = read_json(kept) if kept.is_file() else None
+    begun_as = read_json(kept) if kept.is_file() else {}
+    if "gradient_norm" in wishes:  # An older version clipped to 1, and did not say so.
+        begun_as = {"gradient_norm": 1.0} | begun_as
     if (folder / STATE).is_file() and begun_as != wishes:
         raise UserError(
             f"{folder} holds a pretraining under other settings or on other images: "
@@ -285,6 +289,7 @@ def _training(recipe: PretrainingRecipe, seed: int) -> PublicTraining:
         flip=recipe.flip,
         crop=recipe.crop,
         label_dropout=recipe.label_dropout,
+        gradient_norm=recipe.gradient_norm,
         seed=seed,
     )
 

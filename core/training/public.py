@@ -50,6 +50,8 @@ class PublicTraining:
         flip: Whether images may be mirrored.
         crop: How many pixels they may be shifted.
         label_dropout: Share of them that is shown without its class.
+        gradient_norm: What a larger norm of a step's gradient is reduced to; 0 leaves
+            gradients as they are.
         seed: Public: makes the run repeatable.
     """
 
@@ -62,6 +64,7 @@ class PublicTraining:
     flip: bool
     crop: int = 0
     label_dropout: float = 0.0
+    gradient_norm: float = 1.0
     decay: bool = True
     seed: int = 0
 
@@ -117,7 +120,7 @@ def train(
                 network, parameters, images, labels, training,
                 process, hardware, pool, generator, crew,
             )  # fmt: skip
-            _update(parameters, gradients, optimiser, training.rate_at(step))
+            _update(parameters, gradients, optimiser, training, step)
             ema.update(average, parameters, step, training.ema_decay)
             losses.append(loss)
             watcher.progress(activity, step + 1, training.steps)
@@ -138,13 +141,15 @@ def _update(
     parameters: list[Tensor],
     gradients: list[Tensor],
     optimiser: torch.optim.Adam,
-    rate: float,
+    training: PublicTraining,
+    step: int,
 ) -> None:
-    """One step of the optimiser along gradients of norm 1 at most."""
+    """Step `step` of the optimiser, along gradients of the training's norm at most."""
     for parameter, gradient in zip(parameters, gradients, strict=True):
         parameter.grad = gradient
-    optimiser.param_groups[0]["lr"] = rate
-    torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+    optimiser.param_groups[0]["lr"] = training.rate_at(step)
+    if training.gradient_norm:
+        torch.nn.utils.clip_grad_norm_(parameters, training.gradient_norm)
     optimiser.step()
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from core.checkpoints.scratch import is_scratch
 from core.checkpoints.store import Checkpoint, load_checkpoint
+from core.diffusion.adapters import check_fit
 from core.diffusion.networks import DenoisingNetwork, adapt_classes
 from core.diffusion.timesteps import UNIFORM
 from core.errors import UserError
@@ -144,6 +145,8 @@ def warmed_up(
     """
     card, public = started_from(plan), public_checkpoint(plan).network
     check_rows(plan.recipe.class_rows, public)
+    # Before anything is spent on the releases.
+    check_fit(public_network(plan), plan.recipe.trained, plan.recipe.lora_rank)
     lessons = _central(plan, units, purse, folder, watcher)
     if moments := release(plan, units, purse, folder, hardware, watcher):
         lessons.append(_of_moments(plan, moments))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from core.checkpoints import catalogue
+from core.checkpoints import catalogue, scratch
 from core.checkpoints.store import load_checkpoint
 from core.diffusion.presets import DPDM_GREY
 from core.errors import UserError
@@ -32,7 +34,20 @@ def test_a_name_makes_the_network_once(home, monkeypatch):
     # Labels start as far apart as an embedding of their own would have them.
     rows = made.unet.class_embedding.weight.detach()
     assert 0.9 < float(rows.std()) < 1.1
-    assert [path.name for path in (home / "checkpoints").iterdir()] == [card.name]
+    assert list((home / "checkpoints").iterdir()) == [card.folder]
+
+
+def test_a_preset_that_changed_is_made_anew_and_the_old_network_kept(monkeypatch):
+    """A project that was planned with it, and names its folder, goes on with it."""
+    old = catalogue.find("scratch-dpdm-grey-edm")
+    changed = replace(DPDM_GREY, groups=16)
+    monkeypatch.setitem(scratch.PRESETS, "dpdm-grey", changed)
+    new = catalogue.find(old.name)
+    assert load_checkpoint(new.folder).network.config == changed
+    assert load_checkpoint(old.folder).network.config == DPDM_GREY
+    # Both have one name, which gives the new one: the old is offered no more.
+    listed = [card for card in catalogue.available() if card.name == old.name]
+    assert listed == [new]
 
 
 def test_making_one_leaves_the_random_numbers_as_they_were():

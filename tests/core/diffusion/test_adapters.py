@@ -178,3 +178,25 @@ def test_a_part_that_the_network_has_not_is_refused():
         choose(network, ("up blocks",), 4)
     with pytest.raises(UserError, match="trains nothing"):
         choose(make_network(), (), 0)
+
+
+@pytest.mark.parametrize(
+    ("part", "twice"),
+    [("middle block", True), ("down blocks", True), ("up blocks", True),
+     ("norms and biases", False), ("label embedding", False)],
+)  # fmt: skip
+def test_no_weight_is_trained_by_itself_and_by_an_adapter(part, twice):
+    network = build_network(replace(CONFIG, attention_levels=(1,)))
+    if twice:
+        with pytest.raises(UserError, match=f"attention in the {part} itself"):
+            choose(network, (part,), 4)
+        assert len(trained(network)) == len(list(network.parameters()))
+        return
+    choose(network, (part,), 4)
+    assert not any(name.endswith("layer.weight") for name in trained(network))
+
+
+def test_a_part_without_attention_may_be_trained_beside_adapters():
+    network = make_network()
+    choose(network, ("down blocks",), 4)
+    assert any("mid_block.attentions.0.to_q.up" in name for name in trained(network))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
+import torch
 
 from core.bundled import recipe_folder, recipe_names, recipe_titles
 from core.cli import build_parser
@@ -12,6 +14,8 @@ from core.diffusion.networks import build_network, parameter_count
 from core.diffusion.presets import PRESETS
 from core.diffusion.process import Process, check_process
 from core.training.recipe_loading import load_recipe
+from core.training.wishes import changes_to_recipe, read_recipe
+from core.workspace import Project
 
 # Ghalebikesabi et al. 2023, Table 3, line by line: MNIST, CIFAR-10, Camelyon17.
 COLUMNS = ("paper-mnist", "paper-cifar10", "paper-camelyon17")
@@ -45,6 +49,25 @@ def test_a_column_of_table_3(column):
     assert recipe.moment_share == 0 and recipe.trained == ("all",)
 
 
+@pytest.mark.parametrize(
+    ("name", "declared"),
+    [
+        ("paper-cifar10", 50_000),
+        ("paper-cifar10", 45_000),  # While it was tuned.
+        ("paper-camelyon17", 302_436),
+        ("paper-mnist", 60_000),
+        ("paper-mnist", 55_000),
+        ("dpdm-lifelike", 60_000),
+        ("dpdm-useful", 60_000),
+        ("dpdm-colour", 50_000),
+    ],
+)
+def test_no_batch_is_lowered_for_the_papers_own_data(name, declared):
+    wishes = Project(recipe=name, declared_count=declared)
+    assert read_recipe(wishes).batch_size == load_recipe(name).batch_size
+    assert not any("too large" in told for told in changes_to_recipe(wishes))
+
+
 def test_steps_follow_epsilon_where_the_paper_says_so():
     scaled = {name: load_recipe(name).steps_at_epsilon for name in COLUMNS}
     assert scaled == {"paper-mnist": 0, "paper-cifar10": 10, "paper-camelyon17": 0}
@@ -63,31 +86,71 @@ def test_the_papers_own_pretraining_fits_its_recipes(trained_as):
         check_process("any", trained_as, load_recipe(name).parameterisation)
 
 
-# Dockhorn et al. 2022, the configurations of nv-tlabs/DPDM for ε = 1 and ε = 10.
+# Dockhorn et al. 2022, the configurations of nv-tlabs/DPDM: what all of them share.
 DPDM = {
-    "batch_size": 4096,
     "learning_rate": 3e-4,
     "warmup_steps": 0,
     "ema_decay": 0.999,
-    "augmentation_multiplicity": 32,
     "clip_norm": 1.0,
     "label_dropout": 0.1,
     "guidance": 0.0,
     "flip": False,
     "crop": 0,
-    "network": "dpdm-grey",
     "parameterisation": "edm",
     "timestep_weights": (1.0,),
     "steps_at_epsilon": 0,
     "moment_share": 0,
 }
+# What differs: images, epochs, batch, views. mnist_28 and fmnist_28; cifar10_32.
+GREY = {"batch_size": 4096, "augmentation_multiplicity": 32, "network": "dpdm-grey"}
+GREY_STEPS = int(300 * 60_000 / 4096)
+COLOUR = {"batch_size": 2048, "augmentation_multiplicity": 8, "network": "dpdm-colour"}
+COLOUR_STEPS = int(500 * 50_000 / 2048)
 
 
-@pytest.mark.parametrize("name", ["dpdm-lifelike", "dpdm-useful"])
-def test_dpdm_trains_as_published(name):
-    recipe = load_recipe(name)
-    assert {field: getattr(recipe, field) for field in DPDM} == DPDM
-    assert recipe.steps == int(300 * 60_000 / 4096)
+@pytest.mark.parametrize(
+    ("name", "own", "steps"),
+    [
+        ("dpdm-lifelike", GREY, GREY_STEPS),
+        ("dpdm-useful", GREY, GREY_STEPS),
+        ("dpdm-colour", COLOUR, COLOUR_STEPS),
+    ],
+)
+def test_dpdm_trains_as_published(name, own, steps):
+    recipe, expected = load_recipe(name), DPDM | own
+    assert {field: getattr(recipe, field) for field in expected} == expected
+    assert recipe.steps == steps
+
+
+@pytest.mark.parametrize(("name", "side"), [("dpdm-grey", 7), ("dpdm-colour", 16)])
+def test_dpdm_attends_at_one_resolution(name, side):
+    config = PRESETS[name]
+    sides = [config.resolution // 2**level for level in config.attention_levels]
+    assert sides == [side]
+
+
+def test_dpdm_draws_as_published_in_colour():
+    """Deterministic DDIM, from σ = 80 down to 0.002 with ρ = 7."""
+    recipe = load_recipe("dpdm-colour")
+    assert (recipe.sampler, recipe.sampler_steps) == ("ddim", 50)
+    assert recipe.images_per_class * 10 == 50_000
+    levels = Process.parse(recipe.parameterisation).schedule.levels(50)
+    ends = (0.002 ** (1 / 7), 80 ** (1 / 7))
+    expected = torch.linspace(ends[1], ends[0], 50, dtype=torch.float64) ** 7
+    torch.testing.assert_close(levels, expected)
+
+
+def test_the_cosine_schedule_is_close_to_dpdms_for_its_smallest_epsilon():
+    """σ = tan(π·t/2) with t uniform, log SNR from 13 to −9 (VLoss there)."""
+    first, last = (2 / math.pi * math.atan(math.exp(-snr / 2)) for snr in (13, -9))
+    share = torch.linspace(0.1, 0.9, 9, dtype=torch.float64)
+    theirs = torch.tan(math.pi / 2 * (first + (last - first) * share))
+
+    def apart(name):
+        ours = Process.parse(name).schedule.sigma(1000 * share)
+        return float((ours / theirs).log().abs().max())
+
+    assert apart("v-cosine-1000") < 0.1 < 0.5 < apart("v")
 
 
 def test_dpdm_draws_as_published_for_the_best_fid():
@@ -103,7 +166,7 @@ def test_the_list_says_what_a_recipe_needs_and_begins_with_those_for_any_machine
     costly = [name for name, title in titles.items() if "(needs " in title]
     assert set(titles) == set(recipe_names())
     assert list(titles)[-len(costly) :] == costly
-    assert set(costly) == {*COLUMNS, "dpdm-lifelike", "dpdm-useful"}
+    assert set(costly) == {*COLUMNS, "dpdm-colour", "dpdm-lifelike", "dpdm-useful"}
     assert all("large graphics card" in titles[name] for name in costly)
     assert len(set(titles.values())) == len(titles)
 

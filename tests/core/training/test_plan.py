@@ -287,7 +287,7 @@ def test_facts_that_are_no_plan_are_refused_in_a_sentence(tmp_path, damage):
 
 
 @pytest.mark.parametrize(
-    ("declared", "expected"), [(17, 4), (16, 4), (12, 3), (8, 2), (3, 1), (2, 1)]
+    ("declared", "expected"), [(11, 4), (10, 4), (9, 3), (5, 2), (4, 1), (2, 1)]
 )
 def test_the_recipes_own_batch_is_fitted_to_a_small_data_set(
     project, declared, expected
@@ -303,7 +303,7 @@ def test_the_recipes_own_batch_is_fitted_to_a_small_data_set(
 def test_a_default_recipe_fits_a_small_data_set(project):
     few = project.changed(recipe="starter", declared_count=500)
     assert load_recipe("starter").batch_size > 500
-    assert read_recipe(few).batch_size == 125
+    assert read_recipe(few).batch_size == 200
     assert read_recipe(replace(few, declared_count=None)).batch_size == 1024
 
 
@@ -456,9 +456,9 @@ def test_a_preview_of_nobody_is_refused(project):
 def test_the_preview_says_that_the_batch_was_lowered(project, monkeypatch):
     for name in ("training_seconds", "sampling_seconds"):
         monkeypatch.setattr(preview_room, name, lambda *_: 1.0)
-    few = preview_room.preview(project.changed(declared_count=12))
+    few = preview_room.preview(project.changed(declared_count=9))
     assert few.expected_batch == 3
-    assert any("12 records: 3 is used" in warning for warning in few.warnings)
+    assert any("9 records: 3 is used" in warning for warning in few.warnings)
 
 
 @pytest.mark.parametrize(

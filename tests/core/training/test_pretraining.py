@@ -28,6 +28,7 @@ from core.training.pretraining import (
     Provenance,
     load_pretraining,
     pretrain,
+    same_wishes,
 )
 from core.training.public import PublicTraining
 from tests.core.tiny import CONFIG
@@ -82,6 +83,7 @@ def test_the_column_imagenet32_of_table_3():
     assert recipe.timestep_weights == (0.03, 0.77, 0.2)
     assert recipe.timestep_bounds == (0, 30, 800, 1000)
     assert (recipe.flip, recipe.crop, recipe.label_dropout) == (False, 0, 0)
+    assert pretraining._training(recipe, 0).gradient_norm == 0
     assert Process.parse(recipe.parameterisation).schedule.name == "linear-1000"
     with torch.device("meta"):
         network = build_network(NETWORKS[recipe.network])
@@ -104,6 +106,7 @@ def test_the_rate_rises_and_then_stays_or_falls():
     [({"steps": 0}, "steps must be 1 or more"), ({"network": "big"}, "network must be"),
      ({"parameterisation": "x"}, "'x' is unknown"), ({"crop": 8}, "crop must be"),
      ({"label_dropout": 1.0}, "label dropout"), ({"flip": 1}, "flip must be true"),
+     ({"gradient_norm": -1.0}, "gradient norm must be 0 or more"),
      ({"timestep_weights": (1.0, 1.0)}, "timestep mixture"), ({"pace": 1}, "pace")],
 )  # fmt: skip
 def test_settings_that_cannot_run_are_refused(changes, words):
@@ -175,6 +178,17 @@ def test_another_training_does_not_go_on_from_a_state(source, tmp_path, change):
             (source / "dark" / "0.png").unlink()
     with pytest.raises(UserError, match="under other settings or on other images"):
         run(source, tmp_path / "out", recipe, seed=seed)
+
+
+@pytest.mark.parametrize(("norm", "same"), [(1.0, True), (0.0, False)])
+def test_a_state_from_before_the_norm_was_told_was_clipped_to_1(tmp_path, norm, same):
+    (tmp_path / STATE).touch()
+    (tmp_path / "wishes.json").write_text('{"steps": 3}')
+    if same:
+        same_wishes(tmp_path, {"steps": 3, "gradient_norm": norm})
+        return
+    with pytest.raises(UserError, match="under other settings"):
+        same_wishes(tmp_path, {"steps": 3, "gradient_norm": norm})
 
 
 @pytest.mark.parametrize("data", ["", "  "])

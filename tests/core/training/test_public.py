@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -24,20 +26,23 @@ def batch(count, generator):
     return images, torch.randint(3, (count,), generator=generator)
 
 
+TRAINING = PublicTraining(
+    steps=STEPS,
+    batch_size=4,
+    learning_rate=1e-3,
+    warmup_steps=2,
+    ema_decay=0.9,
+    timesteps=UNIFORM,
+    flip=True,
+)
+
+
 def run(state=None, watcher=None):
     network = make_network()
     losses = train(
         network,
         batch,
-        PublicTraining(
-            steps=STEPS,
-            batch_size=4,
-            learning_rate=1e-3,
-            warmup_steps=2,
-            ema_decay=0.9,
-            timesteps=UNIFORM,
-            flip=True,
-        ),
+        TRAINING,
         process=Process.usual(Parameterisation.VELOCITY),
         hardware=CPU,
         activity="Learning",
@@ -105,6 +110,24 @@ def test_a_state_that_is_not_whole_is_begun_again(tmp_path, tensors):
         del held[name]
     save_file(held, state)
     assert torch.equal(run(state)[1], run()[1])
+
+
+@pytest.mark.parametrize(("norm", "left"), [(0.0, 5), (0.5, 0.5), (1.0, 1), (9.0, 5)])
+def test_gradients_are_reduced_to_the_norm_that_is_asked_for(norm, left):
+    parameters = [
+        torch.zeros(2, requires_grad=True),
+        torch.zeros(1, requires_grad=True),
+    ]
+    gradients = [torch.tensor([3.0, 0.0]), torch.tensor([4.0])]
+    training = replace(TRAINING, gradient_norm=norm)
+    public._update(parameters, gradients, torch.optim.Adam(parameters), training, 0)
+    found = torch.cat([parameter.grad for parameter in parameters]).norm()
+    assert float(found) == pytest.approx(left, rel=1e-4)
+
+
+def test_unless_it_is_said_the_norm_is_1():
+    """As the bundled starter and every warm-up were trained."""
+    assert TRAINING.gradient_norm == 1
 
 
 def test_without_a_state_a_stop_writes_nothing(tmp_path, monkeypatch):

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from core.diffusion.networks import LABEL_TABLE
+from core.errors import UserError
 from core.events import Watcher
 from core.parallel import Hardware
 from core.training import public, warmup
@@ -53,6 +54,18 @@ def test_the_warm_up_drops_labels_and_crops_as_the_recipe_says(
     assert [training.crop for training in trained] == [2, 2]
     assert {training.label_dropout for training in trained} == {0.25}
     assert {training.flip for training in trained} == {False}
+    assert {training.gradient_norm for training in trained} == {1}
+
+
+def test_parts_that_do_not_fit_are_refused_before_anything_is_spent(
+    tmp_path, folder, ledger
+):
+    plan = make_plan(tmp_path, moments=True, trained=("middle block",), lora_rank=2)
+    units = group_units(make_dataset(), plan.budget.unit)
+    purse = Purse(plan, "data", ledger)
+    with pytest.raises(UserError, match="attention in the middle block itself"):
+        warmup.warmed_up(plan, units, purse, folder, CPU, Watcher())
+    assert ledger.entries() == ()
 
 
 def test_public_training_drops_labels_and_crops_as_it_is_told(monkeypatch):
