@@ -15,6 +15,23 @@ DATA_MUTANTS = (
         ),
     ),
     Mutant(
+        name="the first line of a table says for all whether there are patients",
+        file="data/formats/imagefolder.py",
+        correct="    if 0 < len(having) < len(entries):\n",
+        wrong="    if False:\n",
+        tests=("data/test_listed.py::test_one_more_line_of_json_moves_no_other",),
+    ),
+    Mutant(
+        name="the last image of a split says for all whether there are slides",
+        file="data/formats/pcam.py",
+        correct="        named = None not in slides\n",
+        wrong="        named = all(slides)\n",
+        tests=(
+            "data/test_pcam.py::"
+            "test_the_last_image_of_a_split_does_not_say_whether_there_are_slides",
+        ),
+    ),
+    Mutant(
         name="an image of two patients counts for the first of them",
         file="data/formats/listed.py",
         correct="    if first != second:\n",
