@@ -62,4 +62,29 @@ DATA_MUTANTS = (
         wrong="if False:",
         tests=("data/test_listed.py::test_a_unit_that_no_column_names_is_refused",),
     ),
+    Mutant(
+        name="an eye stands for a patient",
+        file="data/options.py",
+        correct="    return not finer_than_patients(unit_column)\n",
+        wrong="    return True\n",
+        tests=("test_declarations.py::test_no_smaller_unit_stands_for_a_patient",),
+    ),
+    Mutant(
+        name="a hospital that is there or not stands for its patients",
+        file="data/options.py",
+        correct="        return relation == _EXCHANGE\n",
+        wrong="        return True\n",
+        tests=(
+            "test_declarations.py::"
+            "test_no_larger_unit_stands_for_a_patient_unless_exchanged",
+        ),
+    ),
+    Mutant(
+        name="nobody asks whether the groups are patients",
+        file="pipeline.py",
+        correct="    refuse_wrong_unit("
+        "dataset.unit_column, project.unit, project.relation)\n",
+        wrong="",
+        tests=("test_declarations.py::test_a_plan_for_patients_wants_patients",),
+    ),
 )
