@@ -129,14 +129,15 @@ class State:
 
     @property
     def protects_patients(self) -> bool:
-        """Whether the images are grouped by what a patient has one of."""
-        from core.data.options import finer_than_patients
+        """Whether the images are grouped so that patients can be protected."""
+        from core.data.options import stands_for_patients
 
         return (
-            self.findings is not None
+            self.project is not None
+            and self.findings is not None
             and self.dataset is not None
             and self.findings.patients is not None
-            and not finer_than_patients(self.dataset.unit_column)
+            and stands_for_patients(self.dataset.unit_column, self.project.relation)
         )
 
     @property
@@ -239,15 +240,15 @@ def read_again(
 
     What stands in the project folder changes only when that could be done.
     """
-    from core.data.options import finer_than_patients
+    from core.data.options import stands_for_patients
 
     try:
         dataset = engine.load_dataset(workspace, project, watcher)
     except Undeclared as question:
         return question
     findings = describe(dataset)
-    finer = finer_than_patients(dataset.unit_column)
-    if findings.patients is None or finer:
+    known = stands_for_patients(dataset.unit_column, project.relation)
+    if findings.patients is None or not known:
         project = replace(project, unit="image", max_images_per_unit=1)
     engine.save_project(workspace, project)
     return Opened(

@@ -15,7 +15,8 @@ _GREY = "read the images as grey"
 DECLARATIONS = {
     "window": "values shown as black and white in 16-bit and DICOM images: -160,240",
     "classes": "the classes to read, separated by semicolons",
-    "unit_column": "what names the patient: a column, or patient, slide, hospital",
+    "unit_column": "what the images are grouped by: a column, or patient, slide, "
+    "hospital; patients can be protected where it names them",
     "missing_unit": "images without a patient: own_unit or leave_out",
     "path_column": "column of a CSV manifest that names the file",
     "label_column": "column of a table that names the class",

@@ -18,7 +18,7 @@ from pathlib import Path
 from core.checkpoints.cards import refuse_private
 from core.data import ImageDataset, ReadOptions, delete_cache, load, parse_options
 from core.data.declared import refuse_untrained
-from core.data.options import finer_than_patients
+from core.data.options import refuse_wrong_unit
 from core.disclosure import audit_facts, public_texts
 from core.errors import UserError
 from core.evaluation import report
@@ -131,6 +131,7 @@ def make_plan(
     """
     watcher.progress("Calibrating the noise", 0, 1)
     wishing.refuse_unconfirmed(project, dataset.class_names)
+    refuse_wrong_unit(dataset.unit_column, project.unit, project.relation)
     recipe = wishing.read_recipe(project)
     wishes = wishing.binding_wishes(project) | wishing.recipe_wishes(recipe)
     # PRIVACY: what the plan bounds is one of these units more or less, among these.
@@ -145,13 +146,6 @@ def make_plan(
             number = recipe.images_per_class
             return replace(plan, recipe=replace(plan.recipe, images_per_class=number))
         _refuse_if_spent(workspace, kept, changed)
-    # PRIVACY: the promise speaks of patients, so no smaller unit may stand for them.
-    if project.unit == "patient" and finer_than_patients(dataset.unit_column):
-        raise UserError(
-            f"The images are grouped by {dataset.unit_column}, and one patient may "
-            f"have several: to protect patients, declare another unit column than "
-            f"{dataset.unit_column}, or protect each image."
-        )
     refuse_untrained(dataset)
     plan = planning.make_plan(
         project,

@@ -124,12 +124,12 @@ def run_project(
 
 
 def _refuse_unsaid_unit(dataset: ImageDataset) -> None:
-    """Where patients have several images, a bound for each protects no patient."""
-    patients = dataset.has_groups and not finer_than_patients(dataset.unit_column)
-    if patients and len(np.unique(dataset.units)) < len(dataset.units):
+    """Where patients may have several images, a bound for each protects no patient."""
+    grouped = dataset.has_groups and not finer_than_patients(dataset.unit_column)
+    if grouped and len(np.unique(dataset.units)) < len(dataset.units):
         raise UserError(
-            "Patients have several images here: say whom the bound is to protect, "
-            "--unit patient or --unit image."
+            f"Several images are of one {dataset.unit_column} here: say whom the bound "
+            "is to protect, --unit patient or --unit image."
         )
 
 

@@ -55,12 +55,15 @@ class FindingsCard(Card):
         counts: dict[str, dict[str, int]],
     ) -> None:
         """Fill the card; `counts` are images by class and split."""
+        from core.data.options import coarser_than_patients, finer_than_patients
+
         height, width, channels = dataset.images.shape[1:]
         colour = self.tr("colour") if channels == 3 else self.tr("grey")
         patients = ""
-        groups = dataset.unit_column in ("slide", "wsi", "hospital", "study", "series")
+        column = dataset.unit_column
+        groups = finer_than_patients(column) or coarser_than_patients(column)
         if found.patients is not None:
-            number = f"{found.patients:,} × {dataset.unit_column}"
+            number = f"{found.patients:,} × {column}"
             patients = self.tr("{patients}, with up to {images} each").format(
                 patients=number if groups else count(found.patients, "patient"),
                 images=count(found.largest_patient, "image"),

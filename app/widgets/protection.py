@@ -78,24 +78,31 @@ class ProtectionCard(Card):
         Args:
             found: What was found in the folder.
             column: What the images are grouped by.
-            patients: Whether that is as coarse as a patient.
+            patients: Whether patients can be protected by it.
         """
+        from core.data.options import coarser_than_patients
+
         patient = self.unit.value == "patient"
         self._most.setVisible(patient)
         if found.patients is not None and not patients:
-            self.note.note(
-                self.tr(
+            shared = coarser_than_patients(column)
+            why = (
+                self.tr("The images are grouped by {column}, which patients may share.")
+                if shared
+                else self.tr(
                     "The images are grouped by {column}, and a patient may have "
-                    "several. To protect patients, group them by patient above."
-                ).format(column=column)
+                    "several."
+                )
             )
+            what = self.tr("To protect patients, group them by patient above.")
+            self.note.note(f"{why} {what}".format(column=column))
         elif not patient and found.patients is not None and found.largest_patient > 1:
             self.note.warn(
                 self.tr(
-                    "Patients in this folder have up to {images} each. Protecting each "
-                    "image does not protect a patient who has several: choose “Each "
-                    "patient” if patients must be protected."
-                ).format(images=count(found.largest_patient, "image"))
+                    "Up to {images} are of one {column}. Protecting each image does "
+                    "not protect a patient who has several: choose “Each patient” if "
+                    "patients must be protected."
+                ).format(images=count(found.largest_patient, "image"), column=column)
             )
         elif found.patients is None:
             self.note.note(

@@ -10,12 +10,31 @@ from core.errors import UserError
 
 OWN_UNIT: Final = "own_unit"
 LEAVE_OUT: Final = "leave_out"
+_EXCHANGE: Final = "replace_one"
+"""The relation by which one unit is exchanged for another."""
 _PERSONS: Final = ("patient", "subject", "participant", "person", "donor")
 _FINER: Final = (
-    "slide", "wsi", "study", "series", "visit", "lesion", "scan", "exam", "image",
-    "file", "tile", "patch", "specimen", "biopsy", "accession", "acquisition",
-    "session", "encounter", "episode", "instance",
+    "accession", "acquisition", "admission", "biopsy", "block", "breast", "core",
+    "crop", "encounter", "episode", "exam", "examination", "eye", "file", "frame",
+    "image", "instance", "laterality", "lesion", "node", "nodule", "patch", "photo",
+    "picture", "region", "roi", "sample", "scan", "section", "series", "session",
+    "side", "slice", "slide", "specimen", "study", "tile", "video", "view", "visit",
+    "wsi",
 )  # fmt: skip
+"""A sample is of tissue or of data: of either one patient may have several."""
+_COARSER: Final = (
+    "batch", "camera", "center", "centre", "city", "clinic", "cohort", "country",
+    "department", "device", "district", "doctor", "facility", "family", "hospital",
+    "household", "institute", "institution", "lab", "laboratory", "machine",
+    "manufacturer", "microscope", "operator", "organisation", "organization",
+    "pathologist", "physician", "practice", "province", "radiologist", "scanner",
+    "site", "station", "trust", "university", "vendor", "ward",
+)  # fmt: skip
+_ENDINGS: Final = (
+    "code", "date", "id", "idx", "index", "key", "name", "no", "nr", "num", "number",
+    "path", "uid",
+)  # fmt: skip
+"""What may be written onto such a word ("slideid"); so no core is in a "score"."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +51,8 @@ class ReadOptions:
         classes: Names of the classes, as the custodian confirmed them. Images of other
             classes are left out; each of these must have images. Empty: those found.
             Their order does not matter: classes are always numbered by name.
-        unit_column: Which column names the unit of protection: "patient", "slide" or
+        unit_column: Which column groups the images, and names the unit of protection
+            where patients are protected (`refuse_wrong_unit`): "patient", "slide" or
             "hospital" (Camelyon17), "patient", "study" or "series" (DICOM), or a column
             of the dataset's table. Empty: what the layout usually takes.
         missing_unit: What becomes of images whose unit is not told: "own_unit" makes
@@ -70,15 +90,74 @@ class ReadOptions:
 
 
 def finer_than_patients(unit_column: str) -> bool:
-    """Whether a column names, by its words, what one patient may have several of.
+    """Whether a column names, by its words, what one patient may have several of."""
+    return _named(unit_column) is _FINER
 
-    A word that names a person decides before all others ("study_subject").
+
+def coarser_than_patients(unit_column: str) -> bool:
+    """Whether a column names, by its words, what several patients may share."""
+    return _named(unit_column) is _COARSER
+
+
+def stands_for_patients(unit_column: str, relation: str) -> bool:
+    """Whether a bound for each group of a column is one for each patient in it.
+
+    Args:
+        unit_column: What the images are grouped by.
+        relation: Between neighbouring datasets, as a project names it.
+    """
+    if coarser_than_patients(unit_column):
+        return relation == _EXCHANGE
+    return not finer_than_patients(unit_column)
+
+
+def refuse_wrong_unit(unit_column: str, unit: str, relation: str) -> None:
+    """Refuse to promise patients what holds for other groups only.
+
+    Args:
+        unit_column: What the images are grouped by.
+        unit: Whom the bound protects, as a project says it: "image" or "patient".
+        relation: Between neighbouring datasets, as a project names it.
+
+    Raises:
+        UserError: If patients are to be protected and a group is less than one, or more
+            than one and not exchanged as a whole.
+    """
+    # PRIVACY: the promise speaks of patients, so no smaller unit may stand for them.
+    # Nor may a larger one that is there or not: with one patient more it is there all
+    # the same, and its clipped part of a sum changes by up to twice the clip norm.
+    if unit != "patient" or stands_for_patients(unit_column, relation):
+        return
+    if coarser_than_patients(unit_column):
+        raise UserError(
+            f"The images are grouped by {unit_column}, which patients may share, and "
+            "one patient more or less can change all that such a group contributes, "
+            f"which only the relation {_EXCHANGE} covers: to protect patients, declare "
+            "a unit column that names them, or, if no patient has images in two of "
+            f"these groups, take --relation {_EXCHANGE}."
+        )
+    raise UserError(
+        f"The images are grouped by {unit_column}, and one patient may have several: "
+        f"to protect patients, declare another unit column than {unit_column}, or "
+        "protect each image."
+    )
+
+
+def _named(unit_column: str) -> tuple[str, ...]:
+    """`_PERSONS`, `_FINER` or `_COARSER`, or () when no word tells.
+
+    The last word that tells decides, as it does in English: a "study_subject" is a
+    person, a "patient_eye" is an eye, and a "study_site" is a site.
     """
     parted = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", unit_column)
-    words = re.findall(r"[a-z]+", parted.casefold())
-    if any(word.startswith(_PERSONS) for word in words):
-        return False
-    return any(word.startswith(_FINER) for word in words)
+    known, ends = "|".join({*_FINER, *_COARSER, *_ENDINGS}), "|".join(_ENDINGS)
+    for word in reversed(re.findall(r"[a-z]+", parted.casefold())):
+        if word.startswith(_PERSONS):
+            return _PERSONS
+        for names in (_FINER, _COARSER):
+            if re.fullmatch(f"({known})*({'|'.join(names)})(e?s)?({ends})*", word):
+                return names
+    return ()
 
 
 def choose_unit(options: ReadOptions, known: tuple[str, ...]) -> str:

@@ -21,7 +21,7 @@ class UnitKind(Enum):
 
     IMAGE = "image"
     PATIENT = "patient"
-    """Any grouping column: patient, slide, visit."""
+    """All images that the grouping column gives one patient."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -220,7 +220,26 @@ def test_another_unit_can_be_chosen(begin, window, tmp_path, calm):
     calm(window)
     assert page.state.dataset.unit_column == "hospital"
     assert box.currentData() == "hospital" and not page.reading.again.isEnabled()
+    select(box, "patient")
+    page.reading.again.click()
+    calm(window)
+    assert page.state.dataset.unit_column == "patient"
     assert page.unit.buttons["patient"].isEnabled()
+
+
+def test_a_hospital_does_not_pass_for_its_patients(begin, window, tmp_path, calm):
+    """Unless it is exchanged as a whole, which a project file can say."""
+    page = begin(camelyon17(tmp_path / "d"))
+    page.unit.buttons["patient"].click()
+    select(page.reading.questions.columns.boxes["unit_column"], "hospital")
+    page.reading.again.click()
+    calm(window)
+    assert not page.unit.buttons["patient"].isEnabled()
+    assert page.state.project.unit == "image"
+    assert "hospital, which patients may share" in page.protection.note.text
+    assert "× hospital" in " ".join(labels(page.findings))
+    page.state.change(relation="replace_one")
+    assert page.state.protects_patients
 
 
 def test_a_slide_does_not_pass_for_a_patient(begin, window, tmp_path, calm):

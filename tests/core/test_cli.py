@@ -349,17 +349,21 @@ def test_a_single_patient_is_not_trained_on(tmp_path, home, arguments, capsys):
     assert ledger_rows(home) == 0
 
 
+@pytest.mark.parametrize("column", ["patient", "hospital"])
 def test_where_patients_are_known_somebody_says_whom_to_protect(
-    tmp_path, home, arguments, capsys
+    tmp_path, home, arguments, capsys, column
 ):
     """A bound for each image protects nobody who has several, and cannot be undone."""
     source = arguments["--source"]
     paths = sorted(p.relative_to(source).as_posix() for p in source.rglob("*.png"))
     rows = [f"{path},{path.split('/')[0]},p{n // 2}" for n, path in enumerate(paths)]
-    (source / "manifest.csv").write_text("\n".join(["path,label,patient", *rows]))
+    (source / "manifest.csv").write_text("\n".join([f"path,label,{column}", *rows]))
+    arguments = arguments | {"--unit-column": column}
     for _ in range(2):  # What was refused is not kept as a wish.
         assert run(tmp_path / "project", arguments) == cli.MISTAKE
-        assert "--unit patient or --unit image" in complaint(capsys)
+        said = complaint(capsys)
+        assert f"Several images are of one {column} here" in said
+        assert "--unit patient or --unit image" in said
     assert ledger_rows(home) == 0
     assert run(tmp_path / "project", arguments | {"--unit": "image"}) == cli.DONE
 

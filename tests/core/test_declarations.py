@@ -11,9 +11,11 @@ from PIL import Image
 
 from core import cli, pipeline
 from core.data import ReadOptions, Split
+from core.data.options import coarser_than_patients, refuse_wrong_unit
 from core.disclosure import audit_facts
 from core.errors import Undeclared, UserError
 from core.events import Watcher
+from core.privacy.budget import Relation
 from core.privacy.ledger import Ledger
 from core.training.wishes import refuse_unconfirmed
 from core.workspace import Project, Workspace, parse_project
@@ -246,19 +248,66 @@ def test_another_window_is_another_run_but_the_order_of_classes_is_not(planned):
 @pytest.mark.parametrize(
     "unit",
     ["slide", "wsi", "study", "series", "Slide", "slide_id", "SlideID", "slideid",
-     "WSI", "StudyInstanceUID", "visit", "lesion id", "image"],
+     "WSI", "StudyInstanceUID", "seriesinstanceuid", "visit", "lesion id", "image",
+     "scan", "scans", "slice", "frameno", "patient_eye", "lymph_node", "core_id",
+     "Block", "biopsy", "specimen", "sample", "exam", "acquisition", "nodule",
+     "breast", "side", "laterality", "image_file_name", "site_visit"],
 )  # fmt: skip
-def test_no_smaller_unit_stands_for_a_patient(planned, unit):
-    with pytest.raises(UserError, match=f"grouped by {unit}"):
-        planned(unit="patient", dataset=replace(make_dataset(), unit_column=unit))
+@pytest.mark.parametrize("relation", ["add_or_remove_one", "replace_one"])
+def test_no_smaller_unit_stands_for_a_patient(unit, relation):
+    with pytest.raises(UserError, match=f"grouped by {unit}, and one patient may"):
+        refuse_wrong_unit(unit, "patient", relation)
+    refuse_wrong_unit(unit, "image", relation)
 
 
 @pytest.mark.parametrize(
-    "unit", ["patient", "PatientID", "study_subject", "subject", "hospital", "unit", ""]
-)
-def test_a_patient_or_more_stands_for_a_patient(planned, unit):
-    grouped = replace(make_dataset(patients=10), unit_column=unit)
-    assert planned(unit="patient", dataset=grouped)
+    "unit",
+    ["hospital", "Hospital", "site", "siteid", "centre", "center", "study_site",
+     "studysite", "InstitutionName", "institute", "clinic", "scanner", "scanner_id",
+     "slide_scanner", "imaging device", "ManufacturerModelName", "lab", "core_lab",
+     "ward", "department", "city", "country", "cohort", "patient_hospital"],
+)  # fmt: skip
+@pytest.mark.parametrize("relation", ["add_or_remove_one", "replace_special"])
+def test_no_larger_unit_stands_for_a_patient_unless_exchanged(unit, relation):
+    with pytest.raises(UserError, match=f"grouped by {unit}, which patients may share"):
+        refuse_wrong_unit(unit, "patient", relation)
+    refuse_wrong_unit(unit, "patient", "replace_one")
+    refuse_wrong_unit(unit, "image", relation)
+
+
+@pytest.mark.parametrize(
+    "unit",
+    ["patient", "PatientID", "patient_no", "study_subject", "subject", "SiteSubjectID",
+     "hospital_patient", "unit", "Fall-Nr", "case", "risk_score", "label", "framework",
+     "capacity", "website", ""],
+)  # fmt: skip
+def test_what_names_patients_or_nothing_known_stands_for_them(unit):
+    refuse_wrong_unit(unit, "patient", "add_or_remove_one")
+
+
+def test_no_name_of_a_column_takes_long_to_be_read():
+    for piece in ("instance", "file", "exam", "studysite", "no"):
+        assert not coarser_than_patients(piece * 500 + "q")
+
+
+def test_a_plan_for_patients_wants_patients(planned):
+    """One that was made already as well: its images may be grouped anew."""
+
+    def grouped(unit):
+        return replace(make_dataset(patients=10), unit_column=unit)
+
+    assert planned(unit="patient", dataset=grouped("patient"))
+    with pytest.raises(UserError, match="one patient may have several"):
+        planned(unit="patient", dataset=grouped("slide"))
+    for relation in ("add_or_remove_one", "replace_special"):
+        with pytest.raises(UserError, match="--relation replace_one"):
+            planned(unit="patient", relation=relation, dataset=grouped("hospital"))
+    assert planned(unit="image", dataset=grouped("hospital"))
+    exchange = Relation.REPLACE_ONE
+    _, plan = planned(
+        unit="patient", relation=exchange.value, dataset=grouped("hospital")
+    )
+    assert plan.budget.relation is exchange
 
 
 @pytest.mark.parametrize(

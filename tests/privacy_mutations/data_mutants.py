@@ -15,6 +15,23 @@ DATA_MUTANTS = (
         ),
     ),
     Mutant(
+        name="the first line of a table says for all whether there are patients",
+        file="data/formats/imagefolder.py",
+        correct="    if 0 < len(having) < len(entries):\n",
+        wrong="    if False:\n",
+        tests=("data/test_listed.py::test_one_more_line_of_json_moves_no_other",),
+    ),
+    Mutant(
+        name="the last image of a split says for all whether there are slides",
+        file="data/formats/pcam.py",
+        correct="        named = None not in slides\n",
+        wrong="        named = all(slides)\n",
+        tests=(
+            "data/test_pcam.py::"
+            "test_the_last_image_of_a_split_does_not_say_whether_there_are_slides",
+        ),
+    ),
+    Mutant(
         name="an image of two patients counts for the first of them",
         file="data/formats/listed.py",
         correct="    if first != second:\n",
@@ -54,5 +71,30 @@ DATA_MUTANTS = (
         correct='if options.unit_column not in ("", index.unit_column):',
         wrong="if False:",
         tests=("data/test_listed.py::test_a_unit_that_no_column_names_is_refused",),
+    ),
+    Mutant(
+        name="an eye stands for a patient",
+        file="data/options.py",
+        correct="    return not finer_than_patients(unit_column)\n",
+        wrong="    return True\n",
+        tests=("test_declarations.py::test_no_smaller_unit_stands_for_a_patient",),
+    ),
+    Mutant(
+        name="a hospital that is there or not stands for its patients",
+        file="data/options.py",
+        correct="        return relation == _EXCHANGE\n",
+        wrong="        return True\n",
+        tests=(
+            "test_declarations.py::"
+            "test_no_larger_unit_stands_for_a_patient_unless_exchanged",
+        ),
+    ),
+    Mutant(
+        name="nobody asks whether the groups are patients",
+        file="pipeline.py",
+        correct="    refuse_wrong_unit("
+        "dataset.unit_column, project.unit, project.relation)\n",
+        wrong="",
+        tests=("test_declarations.py::test_a_plan_for_patients_wants_patients",),
     ),
 )

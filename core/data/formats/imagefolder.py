@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from core.data.formats.base import Index
 from core.data.formats.listed import (
+    UNIT_COLUMNS,
     Row,
     index_of_rows,
     other_columns,
@@ -29,6 +30,7 @@ class ImageFolder:
     """`[data/][train|validation|test/]metadata.csv|jsonl` beside the images.
 
     Each line names a file relative to the table (`file_name`) and its class (`label`).
+    JSON may leave out other keys in some lines, but none of file, class, unit or split.
     Without such a table the layout is that of class folders.
     """
 
@@ -95,16 +97,14 @@ def _read(
     table: Path, root: Path, split: str, options: ReadOptions
 ) -> tuple[list[Row], str, tuple[str, ...]]:
     """The rows of one table, the column of its patients, and what else could be it."""
-    lines = _lines(table, root)
-    header = next(lines)
-    label = require_column(
-        options.label_column or _LABEL, header, table.name, "label_column"
-    )
-    path = require_column(
-        options.path_column or _PATH, header, table.name, "path_column"
-    )
-    unit = unit_column(options, header, table.name)
+    path, label = options.path_column or _PATH, options.label_column or _LABEL
     split_column = options.split_column
+    units = (options.unit_column,) if options.unit_column else UNIT_COLUMNS
+    lines = _lines(table, root, (path, label, split_column, *units))
+    header = next(lines)
+    require_column(label, header, table.name, "label_column")
+    require_column(path, header, table.name, "path_column")
+    unit = unit_column(options, header, table.name)
     if split_column:
         require_column(split_column, header, table.name, "split_column")
     folder = table.parent.relative_to(root).as_posix()
@@ -123,8 +123,13 @@ def _read(
     return rows, unit, other_columns(header, path, label, split_column)
 
 
-def _lines(table: Path, root: Path) -> Iterator[Any]:
-    """First the names of the columns, then (where, {column: value}) line by line."""
+def _lines(table: Path, root: Path, deciding: tuple[str, ...]) -> Iterator[Any]:
+    """First the names of the columns, then (where, {column: value}) line by line.
+
+    Raises:
+        UserError: If the table is empty, or one line has a column of `deciding` and
+            another has not.
+    """
     if table.suffix == ".csv":
         header = read_header(table, root)
         yield header
@@ -132,13 +137,29 @@ def _lines(table: Path, root: Path) -> Iterator[Any]:
         for number, row in enumerate(read_table(table, root, named), start=2):
             yield f"Row {number} of {table.name}", dict(zip(named, row, strict=True))
         return
-    entries = read_json_lines(table, root)
-    first = next(entries, None)
-    if first is None:
+    entries = list(read_json_lines(table, root))
+    if not entries:
         raise UserError(f"The file {table.name} is empty: write it again.")
-    yield list(first[1])
-    for number, entry in (first, *entries):
+    for key in filter(None, deciding):
+        _refuse_some_lines_only(key, entries, table.name)
+    yield list(entries[0][1])
+    for number, entry in entries:
         yield f"Line {number} of {table.name}", entry
+
+
+def _refuse_some_lines_only(
+    key: str, entries: list[tuple[int, dict[str, Any]]], table: str
+) -> None:
+    having = [number for number, entry in entries if key in entry]
+    # PRIVACY: all lines have a column or none has. If one line decided whether there
+    # are patients, this one record would move a fifth of the others.
+    if 0 < len(having) < len(entries):
+        lacking = next(number for number, entry in entries if key not in entry)
+        raise UserError(
+            f"Line {having[0]} of {table} has the key {key!r} and line {lacking} has "
+            "not: write it into every line, with null where nothing is known, or into "
+            "none."
+        )
 
 
 def _text(cells: dict[str, Any], column: str, where: str) -> str:

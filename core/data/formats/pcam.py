@@ -59,7 +59,8 @@ class PatchCamelyon:
             raise UserError(
                 f"The folder {path} lacks {_STEM}_train_x.h5: add the training files."
             )
-        named = all(slides)
+        # PRIVACY: decided by which files there are, whether or not anything is in them.
+        named = None not in slides
         if named:
             choose_unit(options, ("wsi",))
         held_out = len(arrays) > 1
@@ -70,7 +71,9 @@ class PatchCamelyon:
                 root=root, arrays=tuple(arrays), colour=len(arrays[0].shape) == 4
             ),
             labels=np.concatenate(labels),
-            groups=tuple(name for names in slides for name in names) if named else None,
+            groups=tuple(name for names in slides for name in names or ())
+            if named
+            else None,
             unit_column="wsi" if named else "",
             official_splits=np.concatenate(splits) if held_out else None,
             official_split_names=tuple(_SPLITS.values())
@@ -122,11 +125,11 @@ def _labels(images: Path, root: Path, count: int) -> np.ndarray:
     return labels.ravel().astype(np.int64)
 
 
-def _slides(images: Path, root: Path, count: int) -> list[str]:
-    """The slide of every image, in order, or nothing when there is no table."""
+def _slides(images: Path, root: Path, count: int) -> list[str] | None:
+    """The slide of every image, in order, or None when there is no table."""
     table = images.with_name(images.name.replace("_x.h5", "_meta.csv"))
     if not table.is_file():
-        return []
+        return None
     slides = [wsi for (wsi,) in read_table(table, root, ("wsi",))]
     if len(slides) != count:
         raise UserError(

@@ -23,7 +23,7 @@ from core.data import ReadOptions, inspect, load
 from core.data.decoding import Wanted, decode
 from core.data.refusals import Refused
 from core.errors import UserError
-from tests.core.data.fakes import image
+from tests.core.data.fakes import class_folders, image
 
 
 def dicom(pixels: np.ndarray, patient="p1", **tags) -> Dataset:
@@ -287,6 +287,18 @@ def test_a_face_is_warned_of(clinic, tmp_path):
     file = dicom(ramp(0, 255, np.uint8), RecognizableVisualFeatures="YES")
     save(file, clinic / "ill" / "x.dcm")
     assert [p.kind for p in inspect(clinic).problems] == ["recognisable"]
+
+
+def test_the_only_dicom_file_moves_no_other(tmp_path):
+    """With it there are patients; what names none goes by the image, as before."""
+    root = class_folders(tmp_path / "d", {"a": 20, "b": 20})
+    options = ReadOptions(missing_unit="own_unit", classes=("a", "b"))
+    before = load(root, None, options=options)
+    save(dicom(np.full((32, 32), 9, np.uint8)), root / "b" / "z.dcm")
+    after = load(root, None, options=options)
+    assert after.has_groups and not before.has_groups
+    assert len(after) == 41 and 0 < before.splits.sum() < 40
+    assert after.splits[:40].tolist() == before.splits.tolist()
 
 
 def test_folders_of_patients_are_not_taken_for_classes(tmp_path):

@@ -7,6 +7,7 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from core.data import ReadOptions, Split, inspect, load
 from core.errors import UserError
@@ -307,6 +308,82 @@ def test_bad_lines_of_json_are_named(tmp_path, line, words):
     with pytest.raises(UserError) as caught:
         inspect(root)
     assert words in str(caught.value)
+
+
+def write_lines(root, entries):
+    lines = "".join(json.dumps(entry) + "\n" for entry in entries)
+    (root / "metadata.jsonl").write_text(lines)
+
+
+def trained_paths(dataset, root, paths):
+    """Which of the files may be trained on, whatever else is in the dataset."""
+    train = {dataset.images[row].tobytes() for row in dataset.subset(Split.TRAIN)}
+    read = {path: np.asarray(Image.open(root / path)).tobytes() for path in paths}
+    return {path for path in paths if read[path] in train}
+
+
+@pytest.mark.parametrize("place", [0, 40], ids=["first", "last"])
+@pytest.mark.parametrize(
+    ("others", "line", "fits"),
+    [
+        ({"patient_id": "p"}, {}, False),
+        ({}, {"patient_id": "new"}, False),
+        ({"patient_id": "p"}, {"patient_id": None}, True),
+        ({}, {}, True),
+    ],
+)
+def test_one_more_line_of_json_moves_no_other(tmp_path, place, others, line, fits):
+    """Without splits, units are held out, and no line decides what the units are.
+
+    A refusal gives nothing away.
+    """
+    paths = images(tmp_path, 41)
+    options = ReadOptions(missing_unit="own_unit")
+    entries = [
+        {"file_name": path, "label": "ab"[n % 2]}
+        | {key: f"{value}{n // 4}" for key, value in others.items()}
+        for n, path in enumerate(paths[:40])
+    ]
+    write_lines(tmp_path, entries)
+    before = trained_paths(load(tmp_path, None, options=options), tmp_path, paths)
+    assert 20 < len(before) < 40
+    more = {"file_name": paths[40], "label": "a", **line}
+    write_lines(tmp_path, [*entries[:place], more, *entries[place:]])
+    if fits:
+        after = load(tmp_path, None, options=options)
+        assert trained_paths(after, tmp_path, paths) - {paths[40]} == before
+        return
+    with pytest.raises(UserError, match="has the key 'patient_id' and line"):
+        load(tmp_path, None, options=options)
+
+
+@pytest.mark.parametrize("key", ["file_name", "label", "subject", "fold"])
+def test_a_key_that_one_line_lacks_is_named(tmp_path, key):
+    entries = [
+        {"file_name": path, "label": "ab"[n % 2], "subject": n // 2, "fold": "train"}
+        for n, path in enumerate(images(tmp_path, 4))
+    ]
+    del entries[2][key]
+    write_lines(tmp_path, entries)
+    with pytest.raises(UserError) as caught:
+        inspect(tmp_path, options=ReadOptions(split_column="fold"))
+    assert str(caught.value) == (
+        f"Line 1 of metadata.jsonl has the key {key!r} and line 3 has not: write it "
+        "into every line, with null where nothing is known, or into none."
+    )
+
+
+def test_keys_that_decide_nothing_may_come_and_go(tmp_path):
+    """As `datasets` reads them; a null is a value that is missing, and no column."""
+    entries = [
+        {"file_name": path, "label": "ab"[n % 2], **({"text": "x"} if n else {})}
+        for n, path in enumerate(images(tmp_path, 8))
+    ]
+    entries[3]["label"] = None
+    write_lines(tmp_path, entries)
+    found = inspect(tmp_path)
+    assert found.total == 7
+    assert [problem.kind for problem in found.problems] == ["no class"]
 
 
 def test_imagefolder_without_labels_says_what_is_missing(tmp_path):

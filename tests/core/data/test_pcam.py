@@ -75,6 +75,16 @@ def test_training_files_alone_are_split_by_slide(tmp_path):
     assert not held_out & set(found.units[found.subset(Split.TRAIN)].tolist())
 
 
+@pytest.mark.parametrize("count", [0, 1])
+def test_the_last_image_of_a_split_does_not_say_whether_there_are_slides(
+    tmp_path, count
+):
+    """Else this one record would take the patients from all others."""
+    pcam(tmp_path / "d", counts=COUNTS | {"valid": count})
+    found = load(tmp_path / "d", None)
+    assert found.unit_column == "wsi" and len(found) == 32 + count
+
+
 def test_patients_are_not_known(tmp_path):
     pcam(tmp_path / "d")
     with pytest.raises(UserError, match="choose wsi"):
