@@ -133,11 +133,10 @@ class State:
         from core.data.options import stands_for_patients
 
         return (
-            self.project is not None
-            and self.findings is not None
+            self.findings is not None
             and self.dataset is not None
             and self.findings.patients is not None
-            and stands_for_patients(self.dataset.unit_column, self.project.relation)
+            and stands_for_patients(self.dataset.unit_column)
         )
 
     @property
@@ -247,7 +246,7 @@ def read_again(
     except Undeclared as question:
         return question
     findings = describe(dataset)
-    known = stands_for_patients(dataset.unit_column, project.relation)
+    known = stands_for_patients(dataset.unit_column)
     if findings.patients is None or not known:
         project = replace(project, unit="image", max_images_per_unit=1)
     engine.save_project(workspace, project)

@@ -131,7 +131,7 @@ def make_plan(
     """
     watcher.progress("Calibrating the noise", 0, 1)
     wishing.refuse_unconfirmed(project, dataset.class_names)
-    refuse_wrong_unit(dataset.unit_column, project.unit, project.relation)
+    refuse_wrong_unit(dataset.unit_column, project.unit)
     recipe = wishing.read_recipe(project)
     wishes = wishing.binding_wishes(project) | wishing.recipe_wishes(recipe)
     # PRIVACY: what the plan bounds is one of these units more or less, among these.

@@ -10,8 +10,6 @@ from core.errors import UserError
 
 OWN_UNIT: Final = "own_unit"
 LEAVE_OUT: Final = "leave_out"
-_EXCHANGE: Final = "replace_one"
-"""The relation by which one unit is exchanged for another."""
 _PERSONS: Final = ("patient", "subject", "participant", "person", "donor")
 _FINER: Final = (
     "accession", "acquisition", "admission", "biopsy", "block", "breast", "core",
@@ -99,42 +97,33 @@ def coarser_than_patients(unit_column: str) -> bool:
     return _named(unit_column) is _COARSER
 
 
-def stands_for_patients(unit_column: str, relation: str) -> bool:
-    """Whether a bound for each group of a column is one for each patient in it.
-
-    Args:
-        unit_column: What the images are grouped by.
-        relation: Between neighbouring datasets, as a project names it.
-    """
-    if coarser_than_patients(unit_column):
-        return relation == _EXCHANGE
-    return not finer_than_patients(unit_column)
+def stands_for_patients(unit_column: str) -> bool:
+    """Whether a bound for each group of a column is one for each patient in it."""
+    return _named(unit_column) not in (_FINER, _COARSER)
 
 
-def refuse_wrong_unit(unit_column: str, unit: str, relation: str) -> None:
+def refuse_wrong_unit(unit_column: str, unit: str) -> None:
     """Refuse to promise patients what holds for other groups only.
 
     Args:
         unit_column: What the images are grouped by.
         unit: Whom the bound protects, as a project says it: "image" or "patient".
-        relation: Between neighbouring datasets, as a project names it.
 
     Raises:
-        UserError: If patients are to be protected and a group is less than one, or more
-            than one and not exchanged as a whole.
+        UserError: If patients are to be protected and a group is less or more than one.
     """
     # PRIVACY: the promise speaks of patients, so no smaller unit may stand for them.
-    # Nor may a larger one that is there or not: with one patient more it is there all
-    # the same, and its clipped part of a sum changes by up to twice the clip norm.
-    if unit != "patient" or stands_for_patients(unit_column, relation):
+    # Nor may a larger one: with one patient more it is there all the same, and its
+    # clipped part of a sum changes by up to twice the clip norm. Under replace_one it
+    # would be covered, but for a patient who is in two groups, or alone in one.
+    if unit != "patient" or stands_for_patients(unit_column):
         return
     if coarser_than_patients(unit_column):
         raise UserError(
             f"The images are grouped by {unit_column}, which patients may share, and "
-            "one patient more or less can change all that such a group contributes, "
-            f"which only the relation {_EXCHANGE} covers: to protect patients, declare "
-            "a unit column that names them, or, if no patient has images in two of "
-            f"these groups, take --relation {_EXCHANGE}."
+            "one patient more or less can change all that such a group contributes: to "
+            "protect patients, declare a unit column that names them (rename it if "
+            "this one does), or protect each image."
         )
     raise UserError(
         f"The images are grouped by {unit_column}, and one patient may have several: "

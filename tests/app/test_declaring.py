@@ -228,7 +228,6 @@ def test_another_unit_can_be_chosen(begin, window, tmp_path, calm):
 
 
 def test_a_hospital_does_not_pass_for_its_patients(begin, window, tmp_path, calm):
-    """Unless it is exchanged as a whole, which a project file can say."""
     page = begin(camelyon17(tmp_path / "d"))
     page.unit.buttons["patient"].click()
     select(page.reading.questions.columns.boxes["unit_column"], "hospital")
@@ -238,8 +237,6 @@ def test_a_hospital_does_not_pass_for_its_patients(begin, window, tmp_path, calm
     assert page.state.project.unit == "image"
     assert "hospital, which patients may share" in page.protection.note.text
     assert "× hospital" in " ".join(labels(page.findings))
-    page.state.change(relation="replace_one")
-    assert page.state.protects_patients
 
 
 def test_a_slide_does_not_pass_for_a_patient(begin, window, tmp_path, calm):

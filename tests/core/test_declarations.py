@@ -15,7 +15,6 @@ from core.data.options import coarser_than_patients, refuse_wrong_unit
 from core.disclosure import audit_facts
 from core.errors import Undeclared, UserError
 from core.events import Watcher
-from core.privacy.budget import Relation
 from core.privacy.ledger import Ledger
 from core.training.wishes import refuse_unconfirmed
 from core.workspace import Project, Workspace, parse_project
@@ -253,11 +252,10 @@ def test_another_window_is_another_run_but_the_order_of_classes_is_not(planned):
      "Block", "biopsy", "specimen", "sample", "exam", "acquisition", "nodule",
      "breast", "side", "laterality", "image_file_name", "site_visit"],
 )  # fmt: skip
-@pytest.mark.parametrize("relation", ["add_or_remove_one", "replace_one"])
-def test_no_smaller_unit_stands_for_a_patient(unit, relation):
+def test_no_smaller_unit_stands_for_a_patient(unit):
     with pytest.raises(UserError, match=f"grouped by {unit}, and one patient may"):
-        refuse_wrong_unit(unit, "patient", relation)
-    refuse_wrong_unit(unit, "image", relation)
+        refuse_wrong_unit(unit, "patient")
+    refuse_wrong_unit(unit, "image")
 
 
 @pytest.mark.parametrize(
@@ -267,12 +265,10 @@ def test_no_smaller_unit_stands_for_a_patient(unit, relation):
      "slide_scanner", "imaging device", "ManufacturerModelName", "lab", "core_lab",
      "ward", "department", "city", "country", "cohort", "patient_hospital"],
 )  # fmt: skip
-@pytest.mark.parametrize("relation", ["add_or_remove_one", "replace_special"])
-def test_no_larger_unit_stands_for_a_patient_unless_exchanged(unit, relation):
+def test_no_larger_unit_stands_for_a_patient(unit):
     with pytest.raises(UserError, match=f"grouped by {unit}, which patients may share"):
-        refuse_wrong_unit(unit, "patient", relation)
-    refuse_wrong_unit(unit, "patient", "replace_one")
-    refuse_wrong_unit(unit, "image", relation)
+        refuse_wrong_unit(unit, "patient")
+    refuse_wrong_unit(unit, "image")
 
 
 @pytest.mark.parametrize(
@@ -282,7 +278,7 @@ def test_no_larger_unit_stands_for_a_patient_unless_exchanged(unit, relation):
      "capacity", "website", ""],
 )  # fmt: skip
 def test_what_names_patients_or_nothing_known_stands_for_them(unit):
-    refuse_wrong_unit(unit, "patient", "add_or_remove_one")
+    refuse_wrong_unit(unit, "patient")
 
 
 def test_no_name_of_a_column_takes_long_to_be_read():
@@ -299,15 +295,9 @@ def test_a_plan_for_patients_wants_patients(planned):
     assert planned(unit="patient", dataset=grouped("patient"))
     with pytest.raises(UserError, match="one patient may have several"):
         planned(unit="patient", dataset=grouped("slide"))
-    for relation in ("add_or_remove_one", "replace_special"):
-        with pytest.raises(UserError, match="--relation replace_one"):
-            planned(unit="patient", relation=relation, dataset=grouped("hospital"))
+    with pytest.raises(UserError, match="which patients may share"):
+        planned(unit="patient", dataset=grouped("hospital"))
     assert planned(unit="image", dataset=grouped("hospital"))
-    exchange = Relation.REPLACE_ONE
-    _, plan = planned(
-        unit="patient", relation=exchange.value, dataset=grouped("hospital")
-    )
-    assert plan.budget.relation is exchange
 
 
 @pytest.mark.parametrize(

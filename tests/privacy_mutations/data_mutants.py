@@ -75,25 +75,21 @@ DATA_MUTANTS = (
     Mutant(
         name="an eye stands for a patient",
         file="data/options.py",
-        correct="    return not finer_than_patients(unit_column)\n",
-        wrong="    return True\n",
+        correct="return _named(unit_column) not in (_FINER, _COARSER)",
+        wrong="return _named(unit_column) is not _COARSER",
         tests=("test_declarations.py::test_no_smaller_unit_stands_for_a_patient",),
     ),
     Mutant(
-        name="a hospital that is there or not stands for its patients",
+        name="a hospital stands for its patients",
         file="data/options.py",
-        correct="        return relation == _EXCHANGE\n",
-        wrong="        return True\n",
-        tests=(
-            "test_declarations.py::"
-            "test_no_larger_unit_stands_for_a_patient_unless_exchanged",
-        ),
+        correct="return _named(unit_column) not in (_FINER, _COARSER)",
+        wrong="return _named(unit_column) is not _FINER",
+        tests=("test_declarations.py::test_no_larger_unit_stands_for_a_patient",),
     ),
     Mutant(
         name="nobody asks whether the groups are patients",
         file="pipeline.py",
-        correct="    refuse_wrong_unit("
-        "dataset.unit_column, project.unit, project.relation)\n",
+        correct="    refuse_wrong_unit(dataset.unit_column, project.unit)\n",
         wrong="",
         tests=("test_declarations.py::test_a_plan_for_patients_wants_patients",),
     ),
