@@ -161,7 +161,7 @@ def test_a_report_is_of_what_was_trained_and_not_of_what_was_tried(
         window="0,50", overlap_answer="no", missing_unit="leave_out", delta=1e-4,
         title="Tiles",
     )  # fmt: skip
-    other = replace(make_dataset(seed=5), unit_column="hospital")
+    other = replace(make_dataset(seed=5), unit_column="case")
     workspace.save_project(tried)
     with pytest.raises(UserError, match="under other wishes"):
         planned(workspace, tried, other)
