@@ -113,7 +113,7 @@ def read_records(
         splits=splits,
         official_splits=official,
         fingerprint=_fingerprint(digests, labels),
-        grouping=_grouping(digests, units, splits),
+        grouping=_grouping(digests, labels, units, splits),
         sketch=sketch(digests),
         problems=problems,
     )
@@ -249,12 +249,19 @@ def _units(index: Index, rows: np.ndarray) -> np.ndarray:
     return np.fromiter((number[name] for name in names), np.int64, len(names))
 
 
-def _grouping(digests: bytes, units: np.ndarray, splits: np.ndarray) -> str:
+def _grouping(
+    digests: bytes, labels: np.ndarray, units: np.ndarray, splits: np.ndarray
+) -> str:
     """Of who belongs to whom and who is trained on; no name or order changes it."""
+    # Copies of an image in two classes are told apart by their labels only.
+    records = [
+        digests[32 * i : 32 * i + 32] + int(label).to_bytes(8, "big") + bytes([split])
+        for i, (label, split) in enumerate(zip(labels, splits, strict=True))
+    ]
     together = []
     order = np.argsort(units, kind="stable").tolist()
     for _, rows in groupby(order, key=units.tolist().__getitem__):
-        own = sorted(digests[32 * i : 32 * i + 32] + bytes([splits[i]]) for i in rows)
+        own = sorted(records[i] for i in rows)
         together.append(hashlib.sha256(b"".join(own)).digest())
     return hashlib.sha256(b"".join(sorted(together))).hexdigest()
 

@@ -66,6 +66,16 @@ DATA_MUTANTS = (
         ),
     ),
     Mutant(
+        name="copies of two classes change owners unseen",
+        file="data/records.py",
+        correct='+ int(label).to_bytes(8, "big") + bytes([split])',
+        wrong="+ bytes([split])",
+        tests=(
+            "data/test_class_folders.py::"
+            "test_copies_in_two_classes_that_change_owners_make_another_grouping",
+        ),
+    ),
+    Mutant(
         name="another unit than was declared",
         file="data/declared.py",
         correct='if options.unit_column not in ("", index.unit_column):',

@@ -100,6 +100,21 @@ def test_another_table_of_units_makes_another_grouping(tmp_path):
     assert len(fingerprints) == 1
 
 
+def test_copies_in_two_classes_that_change_owners_make_another_grouping(tmp_path):
+    root = class_folders(tmp_path / "d", {"a": 6, "b": 6})
+    shutil.copy(root / "a" / "0.png", root / "b" / "copy.png")
+
+    def grouping(first: str, second: str) -> str:
+        owners = {"a/0.png": first, "b/copy.png": second}
+        files = sorted(p.relative_to(root).as_posix() for p in root.rglob("*.png"))
+        rest = {file: "pq"[number % 2] for number, file in enumerate(files)}
+        lines = [f"{file},{unit}" for file, unit in (rest | owners).items()]
+        (root / "units.csv").write_text("file,unit\n" + "\n".join(lines))
+        return load(root, tmp_path / "cache").grouping
+
+    assert grouping("p", "q") != grouping("q", "p")
+
+
 def test_without_units_every_image_is_its_own(tmp_path):
     dataset = load(class_folders(tmp_path / "d"), tmp_path / "cache")
     assert not dataset.has_groups
