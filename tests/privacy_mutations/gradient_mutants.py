@@ -41,8 +41,8 @@ GRADIENT_MUTANTS = (
         ("the norm in single precision", "dtype=torch.float64", "dtype=torch.float32"),
         (
             "each piece clipped by its own norm",
-            "torch.linalg.vector_norm(torch.stack(norms), dim=0)",
-            "torch.stack(norms).amax(dim=0)",
+            "torch.linalg.vector_norm(norms, dim=0)",
+            "norms.amax(dim=0)",
         ),
         (
             "added up in half precision",
