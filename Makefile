@@ -12,7 +12,8 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed-test system-libraries
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	QT_QPA_PLATFORM=offscreen $(BIN)/python -m pytest -q
+	QT_QPA_PLATFORM=offscreen OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q \
+		--numprocesses auto --maxprocesses 4 --dist worksteal
 
 app: $(VENV)/.installed system-libraries
 	$(BIN)/sfumato-app

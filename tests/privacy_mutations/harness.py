@@ -17,7 +17,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType
@@ -109,25 +109,23 @@ def outcome(mutant: Mutant | None, tests: Sequence[str]) -> tuple[int, str]:
 
 
 class Laboratory:
-    """Tries mutants side by side, one per core."""
+    """Tries one mutant after the other; every process of pytest's has its own."""
 
     def __init__(self) -> None:
         # Not the fork server: it is one for all, and may hold the engine by now.
         self._pool = ProcessPoolExecutor(
-            len(os.sched_getaffinity(0)),
+            1,
             mp_context=multiprocessing.get_context("spawn"),
             initializer=_import_heavy,
         )
 
-    def attempt(
-        self, mutant: Mutant | None, tests: Sequence[str]
-    ) -> Future[tuple[int, str]]:
-        """Start it; the future holds what `outcome` says."""
-        return self._pool.submit(_supervised, mutant, tuple(tests))
+    def attempt(self, mutant: Mutant | None, tests: Sequence[str]) -> tuple[int, str]:
+        """What `outcome` says."""
+        return self._pool.submit(_supervised, mutant, tuple(tests)).result()
 
     def close(self) -> None:
-        """Drop what has not begun."""
-        self._pool.shutdown(cancel_futures=True)
+        """End its process."""
+        self._pool.shutdown()
 
 
 def _import_heavy() -> None:

@@ -10,6 +10,7 @@ from tests.privacy_mutations.harness import HANGS_OR_DIES, Laboratory, Mutant
 from tests.privacy_mutations.mutants import MUTANTS
 
 FAILED, PASSED = 1, 0
+TESTS = {test for mutant in MUTANTS for test in mutant.tests}
 
 
 @pytest.fixture(scope="module")
@@ -19,24 +20,16 @@ def laboratory() -> Iterator[Laboratory]:
     opened.close()
 
 
-@pytest.fixture(scope="module")
-def attempts(laboratory):
-    """All of them at once, as many at a time as there are cores."""
-    every_test = sorted({test for mutant in MUTANTS for test in mutant.tests})
-    started = {"": laboratory.attempt(None, every_test)}
-    for mutant in MUTANTS:
-        started[mutant.name] = laboratory.attempt(mutant, mutant.tests)
-    return started
-
-
-def test_without_a_fault_the_same_tests_pass(attempts):
-    code, said = attempts[""].result()
+@pytest.mark.parametrize("file", sorted({test.partition("::")[0] for test in TESTS}))
+def test_without_a_fault_the_same_tests_pass(laboratory, file: str):
+    tests = sorted(test for test in TESTS if test.partition("::")[0] == file)
+    code, said = laboratory.attempt(None, tests)
     assert code == PASSED, said
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
-def test_a_fault_is_noticed(attempts, mutant: Mutant):
-    code, said = attempts[mutant.name].result()
+def test_a_fault_is_noticed(laboratory, mutant: Mutant):
+    code, said = laboratory.attempt(mutant, mutant.tests)
     assert code in (FAILED, HANGS_OR_DIES), f"nothing noticed: {said}"
 
 
