@@ -8,7 +8,6 @@ mean: no gradient of a single view ever exists. How it was made is the business 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -72,8 +71,6 @@ def _pieces(gradients: list[Tensor]) -> Iterator[Tensor]:
     gradients.reverse()
     while gradients:
         rows = gradients.pop().flatten(1)
-        if rows.dtype not in (torch.float32, torch.float64):
-            rows = rows.float()
         if width + rows.shape[1] > PIECE:
             if waiting:
                 yield torch.cat(waiting, dim=1)
@@ -103,10 +100,15 @@ def _factors(pieces: Sequence[Tensor], clip_norm: float) -> list[float]:
 
 def _lengths(piece: Tensor) -> Tensor:
     """Norms of rows [b, m]: float64 [b]."""
-    # PRIVACY: a single-precision norm of a million numbers can come out 7e-4 too small,
-    # and the vector that much too long.
-    lengths = partial(torch.linalg.vector_norm, dim=-1, dtype=torch.float64)
-    # A CPU takes up to five times as long for many long rows at once (torch 2.14).
+
+    def lengths(rows: Tensor) -> Tensor:
+        # PRIVACY: a single-precision norm of a million numbers can come out 7e-4 too
+        # small, and the vector that much too long.
+        norms: Tensor = torch.linalg.vector_norm(rows.to(torch.float64), dim=-1)
+        return norms
+
+    # A CPU takes up to five times as long for many long rows at once, and twice as long
+    # where it is the norm that converts (torch 2.14).
     return lengths(piece) if piece.is_cuda else torch.stack([*map(lengths, piece)])
 
 

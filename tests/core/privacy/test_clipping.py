@@ -105,6 +105,20 @@ def test_adding_a_unit_moves_the_sum_by_at_most_the_clip_norm(present, extra):
     assert norm_of(moved) <= CLIP_NORM * (1 + 1e-5)
 
 
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize("size", [SIZE, 600_000])
+def test_numbers_of_any_precision_add_what_single_precision_would(kind, size):
+    """Nothing of the sum is rounded to fewer digits; parts may differ in precision."""
+    # Of one sign: sums that cancel would lose digits however they are made.
+    gradient = torch.rand(2, size, generator=torch.Generator().manual_seed(0))
+    parts = [gradient[:, :3].contiguous(), gradient[:, 3:].contiguous().to(kind)]
+    sums = torch.zeros(2, size)
+    add_clipped(sums[0], [part.clone() for part in parts], CLIP_NORM)
+    add_clipped(sums[1], [part.float() for part in parts], CLIP_NORM)
+    assert norm_of(sums[1]) > CLIP_NORM
+    torch.testing.assert_close(sums[0], sums[1], rtol=1e-6, atol=0)
+
+
 def random_gradients(count: int) -> list[list[torch.Tensor]]:
     generator = torch.Generator().manual_seed(1)
     return [
