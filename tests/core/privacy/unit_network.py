@@ -11,7 +11,7 @@ SIDE, CHANNELS, CLASSES = 6, 4, 3
 
 
 class Small(nn.Module):
-    """Strides, dilation, groups, padding, a layer used twice, a label table."""
+    """Strides, dilation, groups, padding, points, a layer used twice, a label table."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -20,6 +20,12 @@ class Small(nn.Module):
         self.norm = nn.GroupNorm(2, CHANNELS)
         self.strided = nn.Conv2d(CHANNELS, CHANNELS, 3, stride=2, padding=1)
         self.grouped = nn.Conv2d(CHANNELS, CHANNELS, 3, padding=2, dilation=2, groups=2)
+        self.points = nn.Sequential(
+            nn.Conv2d(CHANNELS, CHANNELS, 1, stride=2),
+            nn.Conv2d(CHANNELS, CHANNELS, 1, groups=2),
+            nn.Conv2d(CHANNELS, CHANNELS, 1, padding=1),
+            nn.Conv2d(CHANNELS, CHANNELS, 1),
+        )
         self.twice = nn.Conv2d(CHANNELS, CHANNELS, 1, bias=False)
         self.over_positions = nn.Linear(CHANNELS, CHANNELS)
         self.last = nn.Linear(CHANNELS, 2)
@@ -27,7 +33,8 @@ class Small(nn.Module):
     def forward(self, images: Tensor, labels: Tensor) -> Tensor:
         features = self.first(images) + self.labels(labels)[:, :, None, None]
         features = torch.tanh(self.norm(features))
-        features = torch.tanh(self.strided(features))
+        around = self.points(features)[:, :, 1:-1, 1:-1]
+        features = torch.tanh(self.strided(features) + around)
         features = features + self.twice(torch.tanh(self.twice(features)))
         features = torch.tanh(self.grouped(features))
         positions = features.flatten(2).transpose(1, 2)
