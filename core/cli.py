@@ -33,7 +33,9 @@ DONE, BUG, MISTAKE, INTERRUPTED = 0, 1, 2, 130
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; give back the exit code."""
     given = sys.argv[1:] if arguments is None else arguments
-    options = build_parser().parse_args(windows_joined(given))
+    options, unknown = build_parser().parse_known_args(windows_joined(given))
+    if unknown:  # The command's own parser points to its own help.
+        options.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     from core.terminal import watching
 
     try:
@@ -98,7 +100,7 @@ def build_parser() -> argparse.ArgumentParser:
          "Check a release: hashes, and ε from σ, q and T."),
     ):  # fmt: skip
         command = commands.add_parser(name, help=summary, description=summary)
-        command.set_defaults(command=function)
+        command.set_defaults(command=function, parser=command)
         add_options(command)
     return parser
 
