@@ -113,7 +113,7 @@ def _lines(dataset: DatasetStatement) -> Iterable[str]:
         steps = sum(c.count for c in run.charges if c.batch_cap is not None)
         sums = sum(c.count for c in run.charges if c.batch_cap is None)
         yield (
-            f"  run {run.run[:SHORT]}: {steps:,} steps and {sums:,} other releases, "
+            f"  run {run.run[:SHORT]}: {steps:,} steps and {sums:,} noisy sums, "
             f"{run.begun} to {run.ended} ({run.terms})"
         )
 

@@ -92,14 +92,9 @@ class Page(QWidget):
         One stage at a time: a second one is refused with a message. `name` says in
         words what is being done; `panel` shows the bar and the stop button.
         """
-        assert self.state is not None
-        if self.state.busy:
-            self.message.error(
-                self.tr("Wait until the step {other} has finished.").format(
-                    other=self.state.busy
-                )
-            )
+        if self.refused_as_busy():
             return None
+        assert self.state is not None
         self.message.clear()
         job = Job(task)
         job.finished.connect(finished)
@@ -119,6 +114,17 @@ class Page(QWidget):
         self.changed.emit()
         job.start()
         return job
+
+    def refused_as_busy(self) -> bool:
+        """Whether a stage runs already, of this page or another; if so, says so."""
+        assert self.state is not None
+        if self.state.busy:
+            self.refuse(
+                self.tr("Wait until the step {other} has finished.").format(
+                    other=self.state.busy
+                )
+            )
+        return bool(self.state.busy)
 
     def stop(self) -> None:
         """Ask the running stage to stop at its next safe point."""

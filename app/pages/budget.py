@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 from PySide6.QtWidgets import (
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
     from core.pipeline import BudgetPreview
 
 HIGH_EPSILON = 8.0
-WEAK_EPSILON = 20.0
 """Above, a bound on one person says next to nothing."""
 LARGEST = 10_000_000
 
@@ -99,7 +97,7 @@ class BudgetPage(Page):
         if problems := self._problems():
             return next(iter(problems.values()))
         if self.state.project.declared_count is None:
-            return self.tr("Declare the number of records on the dataset page first.")
+            return self.tr("Declare how many there are on the Dataset page first.")
         if missing := self._missing_of_checkpoint():
             return missing
         if self._refused:
@@ -120,6 +118,11 @@ class BudgetPage(Page):
             return self.tr(
                 "This kind uses a public network: go back and answer whether it could "
                 "have seen these patients."
+            )
+        if project.overlap_answer == "yes":
+            return self.tr(
+                "A checkpoint that may hold these patients cannot be used: go back and "
+                "choose another, or choose a kind of images that uses none."
             )
         return ""
 
@@ -312,7 +315,6 @@ class BudgetPage(Page):
                 if forecast is not None
                 else self.tr("measured when training starts"),
             ),
-            (self.tr("The bound for others"), _others(preview)),
         )
         self.curve.setVisible(preview.steps > 0)
         if preview.steps:
@@ -378,16 +380,3 @@ class BudgetPage(Page):
             "Very permissive: a weak bound. Release only where other safeguards apply "
             "too, such as a contract with the recipient."
         )
-
-
-def _others(preview: BudgetPreview) -> str:
-    """What patients get of a bound on images, so that a weak choice is seen."""
-    return "\n".join(f"{whom}: {_strength(value)}" for whom, value in preview.others)
-
-
-def _strength(value: float) -> str:
-    if not math.isfinite(value):
-        return "none"
-    if value > WEAK_EPSILON:
-        return f"practically none (ε = {math.ceil(value):,})"
-    return f"ε = {epsilon(value)}"

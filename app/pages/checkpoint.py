@@ -91,9 +91,16 @@ class CheckpointPage(Page):
             return self.tr("Choose a checkpoint that can be used.")
         if not project.overlap_answer:
             return self.tr("Answer the question about these patients.")
-        if project.overlap_answer == "yes":
-            return self.tr("A checkpoint that may hold these patients cannot be used.")
+        # After "yes" another kind, on the next page, may need no checkpoint.
         return None
+
+    def done(self) -> bool:
+        return super().done() and not self._may_hold_patients()
+
+    def _may_hold_patients(self) -> bool:
+        state = self.state
+        assert state is not None and state.project is not None
+        return state.starts_from_checkpoint and state.project.overlap_answer == "yes"
 
     def summary(self) -> str:
         if self.state is None or self.state.project is None:
@@ -124,7 +131,7 @@ class CheckpointPage(Page):
         self.answer = Choice(
             self._question_text,
             (
-                ("no", self.tr("N&o, its training data is known and public"), ""),
+                ("no", self.tr("N&o, none of them can be in its training data"), ""),
                 ("unsure", self.tr("I am not &sure"), ""),
                 ("yes", self.tr("&Yes, possibly"), ""),
             ),
@@ -255,7 +262,8 @@ class CheckpointPage(Page):
             self._answer_note.error(
                 self.tr(
                     "Then the bound would not hold for the patients it has already "
-                    "seen. Choose another checkpoint."
+                    "seen. Choose another checkpoint or, on the next page, a kind of "
+                    "images that uses none."
                 )
             )
         elif self.answer.value == "unsure":

@@ -34,8 +34,8 @@ class DatasetPage(Page):
         super().__init__(
             self.tr("Dataset"),
             self.tr(
-                "Choose the images to learn from. Nothing leaves this computer except "
-                "what you export on the last page."
+                "Choose the images to learn from. Sfumato sends nothing anywhere; what "
+                "may leave is what you export on the last page."
             ),
         )
         self.welcome = Welcome()
@@ -56,14 +56,17 @@ class DatasetPage(Page):
         self.declared = NumberCard()
         self.number = self.declared.number
         self.number.valueChanged.connect(self._declare)
-        self.other = QPushButton(self.tr("Start with &other images …"))
+        self.other = QPushButton(self.tr("Start a new pro&ject …"))
         self.other.clicked.connect(self._start_over)
-        self.erase = QPushButton(self.tr("&Erase the reduced copies"))
+        self.back = QPushButton(self.tr("Bac&k to the project that is open"))
+        self.back.clicked.connect(lambda: self._go_back())
+        self.erase = QPushButton(self.tr("&Erase the reduced copies and close"))
         self.erase.clicked.connect(self.forget)
         for widget in (self.welcome, *self._cards()):
             self.column.addWidget(widget)
         row = QHBoxLayout()
         row.addWidget(self.other)
+        row.addWidget(self.back)
         row.addStretch(1)
         row.addWidget(self.erase)
         self.column.addLayout(row)
@@ -96,6 +99,8 @@ class DatasetPage(Page):
             return self.tr("Wait until the images have been read.")
         if state is None or state.project is None or state.findings is None:
             return self.tr("Choose images first, or the sample dataset.")
+        if self.welcome.isVisibleTo(self):
+            return self.tr("Read other images, or go back to the project that is open.")
         if not self.classes.settled:
             return self.tr("Confirm the classes to learn.")
         if not state.unit_chosen:
@@ -126,7 +131,8 @@ class DatasetPage(Page):
         return self.number
 
     def busy(self, working: bool) -> None:
-        for widget in (self.welcome, *self._cards(), self.other, self.erase):
+        buttons = (self.other, self.back, self.erase)
+        for widget in (self.welcome, *self._cards(), *buttons):
             widget.setEnabled(not working)
 
     def open_folder(self, folder: Path) -> None:
@@ -187,6 +193,9 @@ class DatasetPage(Page):
     def forget(self) -> None:
         """Close the project, and delete the copies of private images that it keeps."""
         assert self.state is not None and self.state.workspace is not None
+        # What trains or draws in the background still needs the project.
+        if self.refused_as_busy():
+            return
         engine, folder = self._engine(), self.state.workspace.path
         self.state.leave()
         self.enter(self.state)
@@ -250,6 +259,7 @@ class DatasetPage(Page):
         engine = self._engine()
         assert self.state is not None
         if self.state.workspace is not None and self.state.workspace.path == folder:
+            self._go_back()
             self.message.note(self.tr("This project is open already."))
             return
         self.run(
@@ -259,7 +269,7 @@ class DatasetPage(Page):
         )
 
     def stopped(self) -> None:
-        self.message.note(self.tr("Stopped. No project was opened."))
+        self.message.note(self.tr("Stopped. Nothing was changed."))
 
     def _engine(self) -> Engine:
         assert self.state is not None
@@ -277,10 +287,21 @@ class DatasetPage(Page):
     def _start_over(self) -> None:
         self._show_project(False)
         self.welcome.images.setFocus()
-        self.message.note(self.tr("The project that was open is kept in its folder."))
+        self.message.note(
+            self.tr("The project that is open is kept in its folder, as it is.")
+        )
+        self.changed.emit()
+
+    def _go_back(self) -> None:
+        assert self.state is not None
+        self.message.clear()
+        self.enter(self.state)
+        self.changed.emit()
 
     def _show_project(self, there: bool) -> None:
         self.welcome.setVisible(not there)
+        open_behind = self.state is not None and self.state.project is not None
+        self.back.setVisible(open_behind and not there)
         for widget in (*self._cards(), self.other, self.erase):
             widget.setVisible(there)
 

@@ -16,7 +16,6 @@ from app.widgets.message import Message
 from app.widgets.table import Table
 from app.widgets.text import Card, Facts, label
 from app.words import count, epsilon, probability
-from core.privacy.budget import times
 
 if TYPE_CHECKING:
     from core.events import Watcher
@@ -193,18 +192,8 @@ class ReleasePage(Page):
                 unit=unit,
             )
         )
-        self._relation.setText(
-            self.tr(
-                "Adding or removing any one {unit} changes the probability of whatever "
-                "can be computed from the release by a factor of at most {times} (e to "
-                "the power {epsilon}), except with probability {delta}."
-            ).format(
-                unit=unit,
-                times=times(project.epsilon),
-                epsilon=epsilon(project.epsilon),
-                delta=probability(project.delta),
-            )
-        )
+        assert self.state.plan is not None
+        self._relation.setText(self.state.plan.sentence())
         total = samples.per_class * len(samples.class_names)
         self._contents.show_facts(
             (
@@ -222,7 +211,12 @@ class ReleasePage(Page):
             ),
             (
                 self.tr("Report"),
-                self.tr("the audit report to sign (PDF, HTML) and audit.json"),
+                self.tr(
+                    "the audit report to sign (PDF, HTML) and audit.json. They name "
+                    "the title, the classes, the number you declared and, where "
+                    "patients are protected, the column that tells them apart; and "
+                    "all that was ever charged on these images, earlier runs too"
+                ),
             ),
             (self.tr("To check it"), self.tr("SHA256SUMS, README.md")),
             (

@@ -23,7 +23,7 @@ class KindCard(Card):
 
     def __init__(self) -> None:
         super().__init__()
-        name = label(self.tr("&Kind of images"), "heading", wrap=False)
+        name = label(self.tr("&Kind of images (recipe)"), "heading", wrap=False)
         self.list = QComboBox()
         # Titles say what a kind needs: they must not decide how wide the window is.
         self.list.setSizeAdjustPolicy(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from app.widgets.text import Facts
@@ -11,6 +12,8 @@ from core.privacy.budget import times
 if TYPE_CHECKING:
     from core.pipeline import BudgetPreview
     from core.workspace import Project
+
+WEAK_EPSILON = 20.0
 
 
 class BudgetFacts(Facts):
@@ -51,4 +54,18 @@ class BudgetFacts(Facts):
                     "{share}, if it was 50 % before."
                 ).format(unit=unit, share=percent(preview.chances.accusation)),
             ),
+            (self.tr("The bound for others"), _others(preview)),
         )
+
+
+def _others(preview: BudgetPreview) -> str:
+    """What patients get of a bound on images, so that a weak choice is seen."""
+    return "\n".join(f"{whom}: {_strength(value)}" for whom, value in preview.others)
+
+
+def _strength(value: float) -> str:
+    if not math.isfinite(value):
+        return "none"
+    if value > WEAK_EPSILON:
+        return f"practically none (ε = {math.ceil(value):,})"
+    return f"ε = {epsilon(value)}"

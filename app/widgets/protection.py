@@ -61,7 +61,13 @@ class ProtectionCard(Card):
         grid.addWidget(self.most, 0, 1)
         grid.setColumnStretch(2, 1)
         grid.addWidget(
-            label(self.tr("Each step looks at no more, chosen at random."), "hint"),
+            label(
+                self.tr(
+                    "Of a patient with more, that many are taken at random. The bound "
+                    "is the same for any number; a larger one uses more of your images."
+                ),
+                "hint",
+            ),
             1,
             0,
             1,

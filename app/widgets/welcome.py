@@ -72,11 +72,11 @@ class Welcome(QWidget):
         self.images.edited.connect(self._suggest)
         project_label = label(self.tr("&Keep the work in"), wrap=False)
         self.project = FolderField(
-            self.tr("Project folder"), self.tr("C&hange …"), buddy=project_label
+            self.tr("Project folder"), self.tr("Chan&ge …"), buddy=project_label
         )
         self.project.line.setPlaceholderText(str(HOME / self.tr("name")))
         self.project.edited.connect(lambda _: self._enable())
-        self.grey = QCheckBox(self.tr("The images are &grey, without colour"))
+        self.grey = QCheckBox(self.tr("The images are gre&y, without colour"))
         self.read = QPushButton(self.tr("&Read the images"))
         self.read.setProperty("primary", True)
         self.read.clicked.connect(self._read)
@@ -105,8 +105,10 @@ class Welcome(QWidget):
         grid.addWidget(
             label(
                 self.tr(
-                    "Your images stay where they are; only reduced copies of them and "
-                    "the results go here. Only your user account can read this folder."
+                    "Your images stay where they are; reduced copies of them and the "
+                    "results go here, where only your user account can read them. "
+                    "Choose a folder on this computer: a network drive or a "
+                    "synchronised folder would carry them elsewhere."
                 ),
                 "hint",
             ),

@@ -124,7 +124,7 @@ def promise(budget: Budget, declared_count: int) -> str:
         f"any outcome by a factor of at most {times(budget.epsilon)} (e to the power "
         f"{epsilon_text}), except with probability {delta_text} (ε = {epsilon_text}, "
         f"δ = {delta_text}, unit: "
-        f"{budget.unit.kind.value}, among at most {declared_count:,} records)."
+        f"{budget.unit.kind.value}, among at most {declared_count:,})."
     )
 
 

@@ -344,7 +344,7 @@ def notes_on(project: Project, steps: int | None) -> tuple[str, ...]:
     if project.unit == UnitKind.IMAGE.value:
         found.append(
             "The bound protects one image. A patient with several images is protected "
-            "less: choose the patient as the unit when you know who is who."
+            "far less: choose the patient as the unit when you know who is who."
         )
     if steps is not None and steps < 20:
         found.append(

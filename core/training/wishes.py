@@ -182,7 +182,8 @@ def starting_card(project: Project, recipe: Recipe) -> CheckpointCard:
         if told_overlap(project, card)[0] == "yes":
             raise UserError(
                 f"The checkpoint {card.name!r} may have been trained on these people, "
-                "so no bound would hold for them: choose another checkpoint."
+                "so no bound would hold for them: choose another checkpoint, or a kind "
+                "of images (recipe) that uses none."
             )
     # PRIVACY: another run was charged for what it knows; this one's claim would not
     # count it.

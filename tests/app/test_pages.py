@@ -129,11 +129,22 @@ def test_without_patient_ids_patients_cannot_be_chosen(engine, at):
     assert "does not say which images" in page.protection.note.text
 
 
-def test_the_checkpoint_question_must_be_answered_and_yes_blocks(at):
+def test_after_yes_only_a_kind_without_the_checkpoint_goes_on(at, window, calm):
+    page = at("checkpoint")
+    page.answer.buttons["yes"].click()
+    assert "Choose another checkpoint" in page._answer_note.text
+    assert not page.done()
+    window.next.click()
+    budget = window.current
+    assert budget.key == "budget" and "cannot be used" in budget.ready()
+    budget.recipe.setCurrentIndex(budget.recipe.findData("useful"))
+    calm(window)
+    assert budget.ready() is None
+
+
+def test_the_checkpoint_question_must_be_answered(at):
     page = at("checkpoint")
     assert "Answer the question" in page.ready()
-    page.answer.buttons["yes"].click()
-    assert "cannot be used" in page.ready()
     page.answer.buttons["unsure"].click()
     assert page.ready() is None
     assert "not known" in page._answer_note.text
@@ -541,6 +552,30 @@ def test_words_that_promise_too_much_are_never_used(at, window):
     assert len(told) > 100
     for word in (r"anonym", r"verified private", r"\bsafe\b", r"guarantee"):
         assert not [text for text in told if re.search(word, text)]
+
+
+def test_beside_an_open_project_another_can_be_begun_or_not(at, window):
+    page = at("dataset")
+    assert page.ready() is None and not page.back.isVisible()
+    for back in (page.back.click, lambda: page.continue_project(opened.path)):
+        opened = window.state.workspace
+        page.other.click()
+        assert page.welcome.isVisible() and not page.findings.isVisible()
+        # What is seen is not what would be gone on with.
+        assert "go back to the project" in page.ready() and not window.next.isEnabled()
+        back()
+        assert page.findings.isVisible() and not page.welcome.isVisible()
+        assert page.ready() is None and window.state.workspace is opened
+
+
+def test_what_runs_keeps_its_project(at, window, calm):
+    page = at("dataset")
+    window.state.busy = "training"
+    workspace = window.state.workspace
+    page.erase.click()
+    assert "Wait until the step training" in page.message.text
+    assert window.state.workspace is workspace and window.state.dataset is not None
+    window.state.busy = ""
 
 
 def test_a_started_page_of_another_project_forgets_the_first(window, tmp_path, calm):
