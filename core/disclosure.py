@@ -133,9 +133,9 @@ def audit_facts(
         checkpoint=provenance(plan.checkpoint, project),
         rng_statement=STATEMENT,
         floating_point_statement=(
-            "Gradients may be computed in bfloat16 and are summed in single precision; "
-            "clip norms, noise and its addition are double precision, and only the "
-            "noisy sum is rounded, to single precision. The bound is proven for real "
+            "Gradients may be computed in bfloat16; clip norms, sums, noise and its "
+            "addition are double precision, and only the noisy sum is rounded, to "
+            "single precision. The bound is proven for real "
             "numbers; attacks on the rounding of double precision are blunted by "
             "summing four draws, not excluded."
         ),

@@ -29,7 +29,7 @@ class Hardware:
     Attributes:
         device: Where the network lives.
         precision: torch.bfloat16 or torch.float32, for forward and backward passes.
-            Norms, sums and noise are float32 whatever this says.
+            Norms, sums and noise are float64 whatever this says.
         threads: Independent workers, each single-threaded. More than one on a CPU,
             where small batches side by side beat one batch on all cores.
     """

@@ -29,7 +29,7 @@ def sum_of_images(data: Contributions) -> Tensor:
         float64 [classes · d].
     """
     # PRIVACY: the sensitivity of the sum; in double precision, where 1 is 1.
-    short = shortened(data.coefficients.double(), 1.0)
+    short = shortened(data.coefficients, 1.0)
     # PRIVACY: all images of one unit together weigh no more than one image.
     rows = short * data.weights.double()[:, None]
     total = torch.zeros(data.classes, rows.shape[1], dtype=torch.float64)

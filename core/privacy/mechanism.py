@@ -19,7 +19,7 @@ from core.privacy.noise import gaussian
 from core.privacy.sampling import batch_cap, draw_units
 
 ClippedSum = Callable[[np.ndarray], Tensor]
-"""units → float32 [d]: Σ of their vectors, each of L2 norm ≤ clip_norm."""
+"""units → float64 [d]: Σ of their vectors, each of L2 norm ≤ clip_norm."""
 
 Commit = Callable[[Charge], None]
 """Writes a charge to the ledger and returns when it is on disk."""

@@ -31,7 +31,17 @@ class Contributions:
 
 
 def shortened(vectors: Tensor, clip_norm: float) -> Tensor:
-    """Rows of norm at most 1: v / C, shortened to 1; rows not finite become zero."""
+    """Rows of norm at most 1: v / C, shortened to 1; rows not finite become zero.
+
+    Args:
+        vectors: Floating point [n, d].
+
+    Returns:
+        float64 [n, d].
+    """
+    # PRIVACY: a single-precision norm of some ten thousand numbers can come out 1e-5
+    # too small.
+    vectors = vectors.double()
     norms = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
     # PRIVACY: a row that is not finite contributes nothing.
     finite = torch.isfinite(norms)
@@ -53,7 +63,7 @@ def sum_of_means(data: Contributions, clip_norm: float) -> Tensor:
     rows = torch.cat([short, torch.ones(len(short), 1)], dim=1) / 2**0.5
     rows = rows * data.weights[:, None]
     total = torch.zeros(data.classes, rows.shape[1], dtype=torch.float64)
-    return total.index_add_(0, data.labels, rows.double())
+    return total.index_add_(0, data.labels, rows)
 
 
 def sum_of_squares(data: Contributions, means: Tensor, clip_norm: float) -> Tensor:
@@ -75,7 +85,7 @@ def sum_of_squares(data: Contributions, means: Tensor, clip_norm: float) -> Tens
     stretch = torch.where(upper[0] == upper[1], 1.0, 2**0.5)
     sums = []
     for label in range(data.classes):
-        own = rows[data.labels == label].double()
+        own = rows[data.labels == label]
         square = own.T @ own
         sums.append(square[upper[0], upper[1]] * stretch)
     return torch.stack(sums)

@@ -239,7 +239,11 @@ class Crew:
         self.anybody(False)
 
     def hand_out(self, noisy: Tensor) -> Tensor:
-        """The leader's noisy mean, for everybody; written over what the others gave."""
+        """The leader's noisy mean, for everybody; written over what the others gave.
+
+        Args:
+            noisy: float32 [d], of the others too.
+        """
         self.share([noisy])
         return noisy
 

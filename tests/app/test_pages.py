@@ -557,8 +557,8 @@ def test_words_that_promise_too_much_are_never_used(at, window):
 def test_beside_an_open_project_another_can_be_begun_or_not(at, window):
     page = at("dataset")
     assert page.ready() is None and not page.back.isVisible()
+    opened = window.state.workspace
     for back in (page.back.click, lambda: page.continue_project(opened.path)):
-        opened = window.state.workspace
         page.other.click()
         assert page.welcome.isVisible() and not page.findings.isVisible()
         # What is seen is not what would be gone on with.

@@ -121,7 +121,7 @@ class Bench:
         problem = replace(self.problem, network=wrapped)
         units = max(1, rows // multiplicity)
         make = _random_rows(self.network, multiplicity, self.hardware.device)
-        total = torch.zeros(sum(w.numel() for w in weights))
+        total = torch.zeros(sum(w.numel() for w in weights)).double()
 
         def run() -> None:
             for _ in range(max(1, self.views(multiplicity) // multiplicity // units)):

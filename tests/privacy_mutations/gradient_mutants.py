@@ -46,8 +46,13 @@ GRADIENT_MUTANTS = (
         ),
         (
             "added up in half precision",
-            "total, count = torch.zeros(size), 0",
+            "total, count = torch.zeros(size, dtype=torch.float64), 0",
             "total, count = torch.zeros(size, dtype=torch.bfloat16), 0",
+        ),
+        (
+            "added up in single precision",
+            "total, count = torch.zeros(size, dtype=torch.float64), 0",
+            "total, count = torch.zeros(size), 0",
         ),
         ("the last worker's sum is lost", "in sums[1:]:", "in sums[1:-1]:"),
         ("a unit may be added twice", "if count != len(part):", "if False:"),

@@ -235,8 +235,15 @@ _MECHANISM = (
     Mutant(
         name="the sum of means is handed on in single precision",
         file=MOMENTS,
-        correct="total.index_add_(0, data.labels, rows.double())",
-        wrong="total.index_add_(0, data.labels, rows.double()).float()",
+        correct="total.index_add_(0, data.labels, rows)",
+        wrong="total.index_add_(0, data.labels, rows).float()",
+        tests=("privacy/test_moments.py",),
+    ),
+    Mutant(
+        name="rows are shortened by a norm in single precision",
+        file=MOMENTS,
+        correct="vector_norm(vectors, dim=1, keepdim=True)",
+        wrong="vector_norm(vectors.float(), dim=1, keepdim=True)",
         tests=("privacy/test_moments.py",),
     ),
     Mutant(
@@ -330,7 +337,7 @@ _CENTRAL = (
     Mutant(
         name="central images are not shortened",
         file=CENTRAL,
-        correct="short = shortened(data.coefficients.double(), 1.0)",
+        correct="short = shortened(data.coefficients, 1.0)",
         wrong="short = data.coefficients.double()",
         tests=("privacy/test_central.py",),
     ),

@@ -19,7 +19,7 @@ RowsOf = Callable[[np.ndarray], UnitRows]
 """units → their rows, on the device of the network."""
 
 Total = Callable[[np.ndarray, RowsOf], Tensor]
-"""(units, where their rows come from) → float32 [d]: their clipped sum."""
+"""(units, where their rows come from) → float64 [d]: their clipped sum."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -73,8 +73,7 @@ def bound(engine: Engine, conditions: Conditions) -> Finding:
         measurements=(
             _excess("longest unit", longest, 1e-6),
             _excess("seven copies of a unit, by seven,", copies, 1e-6),
-            # Two single-precision sums are subtracted here.
-            _excess("move of a sum by one more unit", moved, 1e-5),
+            _excess("move of a sum by one more unit", moved, 1e-6),
             Measurement(
                 name="weight of a unit that is not a number",
                 value=float(np.max(spoilt)),

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import hypothesis.strategies as st
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis.extra.numpy import arrays
 
-from core.privacy.moments import Contributions, sum_of_means, sum_of_squares, unstack
+from core.privacy.moments import (
+    Contributions,
+    shortened,
+    sum_of_means,
+    sum_of_squares,
+    unstack,
+)
 
 CLASSES, WIDTH, OTHERS = 3, 4, 5
 
@@ -108,6 +115,13 @@ def test_a_patient_weighs_no_more_than_an_image():
         others(), means, 2.0
     )
     assert abs(norm_of(moved) - 1) < 1e-5
+
+
+@pytest.mark.parametrize("value", [0.013, 0.1, 3.0])
+def test_long_rows_are_shortened_to_one_to_many_places(value):
+    """Where a single-precision norm comes out 1e-5 too small."""
+    rows = torch.full((2, 14_720), value)
+    assert norm_of(shortened(rows, 1.0)[0]) <= 1 + 1e-9
 
 
 def test_rows_that_are_not_finite_add_no_coefficients():
