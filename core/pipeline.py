@@ -154,6 +154,7 @@ def make_plan(
         image_channels=dataset.images.shape[3],
         units_present=group_units(dataset, wishing.read_budget(project).unit).present,
         unit_column=dataset.unit_column,
+        membership=dataset.membership,
     )
     # Afterwards it would be too late to change what the release may not say.
     check_texts(public_texts(plan, project))

@@ -30,7 +30,7 @@ from core.errors import UserError
 from core.events import Watcher
 from core.files import explained, private_folder, sha256, sync_folder
 
-_VERSION: Final = 6
+_VERSION: Final = 7
 _READY: Final = "prepared-"
 _UNFINISHED: Final = ".preparing-"
 _COLUMNS: Final = "records.npz"
@@ -231,6 +231,7 @@ def _facts(records: Records, index: Index) -> dict[str, Any]:
         "official_split_names": index.official_split_names,
         "fingerprint": records.fingerprint,
         "grouping": records.grouping,
+        "membership": records.membership,
         "unit_column": index.unit_column,
         "problems": [asdict(problem) for problem in records.problems],
     }
@@ -297,6 +298,7 @@ def _dataset(
         format_name=facts["format_name"],
         fingerprint=facts["fingerprint"],
         grouping=facts["grouping"],
+        membership=facts["membership"],
         unit_column=facts["unit_column"],
         problems=tuple(Problem(**problem) for problem in facts["problems"]),
         **columns,

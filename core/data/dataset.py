@@ -72,6 +72,7 @@ class ImageDataset:
             inside unless it is keyed first.
         grouping: Hex SHA-256 over which images belong to one unit, and what each may be
             used for. Like the fingerprint, it stays inside.
+        membership: The same of which images belong to one unit only.
         problems: Every file that was left out, and warnings.
         unit_choices: All that could be declared as the unit column.
         classes_confirmed: Whether `class_names` was declared by the custodian. If not,
@@ -92,6 +93,7 @@ class ImageDataset:
     fingerprint: str
     problems: tuple[Problem, ...]
     grouping: str = ""
+    membership: str = ""
     unit_column: str = ""
     unit_choices: tuple[str, ...] = ()
     classes_confirmed: bool = False

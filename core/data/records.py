@@ -30,6 +30,7 @@ class Records:
     official_splits: np.ndarray
     fingerprint: str
     grouping: str
+    membership: str
     sketch: np.ndarray
     problems: tuple[Problem, ...]
 
@@ -114,6 +115,7 @@ def read_records(
         official_splits=official,
         fingerprint=_fingerprint(digests, labels),
         grouping=_grouping(digests, labels, units, splits),
+        membership=_grouping(digests, labels, units, np.zeros_like(splits)),
         sketch=sketch(digests),
         problems=problems,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -12,6 +13,9 @@ from core.privacy.budget import Relation, UnitKind
 
 GROUPED_BY = "grouped by "
 """In terms, before the column that says which images are of one patient."""
+
+DIGITS = 16
+"""Hexadecimal, of what tells one grouping by a column from another, in brackets."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +53,8 @@ def lifetime_epsilon(
     What was charged for patients is counted for images as if each patient's record were
     exchanged (replace_one), which is what one image more or less does to it. What was
     charged for images bounds nothing for patients, because nobody declares how many
-    images a patient has; nor does what was charged for the groups of another column.
+    images a patient has; nor does what was charged for the groups of another column, or
+    of the same when it grouped the images otherwise.
 
     Args:
         charged: Terms → charges.
@@ -64,12 +69,15 @@ def lifetime_epsilon(
         return math.inf
     if not spent:
         return 0.0
-    (unit, relation, column), read = _read(terms), [_read(under) for under in spent]
+    own, read = _read(terms), [_read(under) for under in spent]
+    unit, relation = own.unit, own.relation
+    alike = [own, *(other for other in read if other.unit is unit)]
     # PRIVACY: where terms name no column, two others must still be the same.
-    columns = {column, *(other for kind, _, other in read if kind is unit)} - {""}
-    if unit is UnitKind.PATIENT and len(columns) > 1:
+    columns = {it.column for it in alike} - {""}
+    groupings = {it.grouping for it in alike} - {""}
+    if unit is UnitKind.PATIENT and max(len(columns), len(groupings)) > 1:
         return math.inf
-    units = {kind for kind, _, _ in read}
+    units = {other.unit for other in read}
     # PRIVACY: one image of a patient changes that patient's record, it adds no patient.
     if unit is UnitKind.IMAGE and UnitKind.PATIENT in units:
         relation = Relation.REPLACE_ONE
@@ -80,23 +88,39 @@ def lifetime_epsilon(
 def comparable(under: str, terms: str) -> bool:
     """Whether charges made under some terms bound anything under `terms`.
 
-    A patient of one column is not known to be one of another; an older version did not
-    say which column it was.
+    A patient of one column is not known to be one of another, nor of the same column
+    when it gave them other images; an older version did not say which those were.
     """
     try:
-        (charged, _, by), (unit, _, column) = _read(under), _read(terms)
+        one, other = _read(under), _read(terms)
     except ValueError:
         return False  # Terms of a version to come.
-    if charged is unit is UnitKind.PATIENT:
-        return by == column or "" in (by, column)
-    return charged is unit or charged is UnitKind.PATIENT
+    if one.unit is other.unit is UnitKind.PATIENT:
+        pairs = (one.column, other.column), (one.grouping, other.grouping)
+        return all(a == b or "" in (a, b) for a, b in pairs)
+    return one.unit in (other.unit, UnitKind.PATIENT)
 
 
-def _read(terms: str) -> tuple[UnitKind, Relation, str]:
-    """Of "patient (at most 4, grouped by ward), add_or_remove_one": the three names.
+@dataclass(frozen=True, kw_only=True)
+class _Terms:
+    """Column and grouping are "" where none is told."""
 
-    The last is the column, "" where none is told.
-    """
+    unit: UnitKind
+    relation: Relation
+    column: str
+    grouping: str
+
+
+def _read(terms: str) -> _Terms:
+    """Of "patient (at most 4, grouped by ward [0123456789abcdef]), replace_one"."""
     unit, _, relation = terms.rpartition(", ")
-    column = unit.partition(GROUPED_BY)[2].removesuffix(")")
-    return UnitKind(unit.split(" ")[0]), Relation(relation), column
+    by = unit.partition(GROUPED_BY)[2].removesuffix(")")
+    column, grouping = by, ""
+    if told := re.fullmatch(rf"(.*) \[([0-9a-f]{{{DIGITS}}})\]", by):
+        column, grouping = told.groups()
+    return _Terms(
+        unit=UnitKind(unit.split(" ")[0]),
+        relation=Relation(relation),
+        column=column,
+        grouping=grouping,
+    )

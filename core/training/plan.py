@@ -14,7 +14,7 @@ from core.data.dataset import shown
 from core.errors import UserError
 from core.privacy.accounting import Charge, epsilon
 from core.privacy.budget import Budget, PrivacyUnit, Relation, UnitKind, times
-from core.privacy.lifetime import GROUPED_BY
+from core.privacy.lifetime import DIGITS, GROUPED_BY
 from core.privacy.mechanism import Mechanism
 from core.privacy.second_opinion import second_epsilon
 from core.training.binding import bind, charges_of, counted
@@ -52,6 +52,8 @@ class Plan:
         teacher: The private teacher, None without.
         unit_column: What names the patient, the custodian's own word; "" where each
             image is a unit, or where an older version did not keep it.
+        membership: Which images it gives to one patient: the first digits of the data
+            set's; "" as there. Stays inside.
     """
 
     run: str
@@ -68,11 +70,12 @@ class Plan:
     central: CentralRelease | None = None
     teacher: TeacherRelease | None = None
     unit_column: str = ""
+    membership: str = ""
 
     @property
     def terms(self) -> str:
         """Unit and relation, as the ledger writes them."""
-        return terms(self.budget, self.unit_column)
+        return terms(self.budget, self.unit_column, self.membership)
 
     def charges(self) -> tuple[Charge, ...]:
         """Everything that the run may do to the data, in order."""
@@ -100,12 +103,14 @@ def started_from(plan: Plan) -> CheckpointCard:
     return plan.checkpoint
 
 
-def terms(budget: Budget, unit_column: str = "") -> str:
+def terms(budget: Budget, unit_column: str = "", membership: str = "") -> str:
     """Unit and relation, as the ledger writes them."""
     unit, about = budget.unit, ""
     if _is_patient(unit):
-        # Nobody knows that the groups of one column are those of another.
+        # Nobody knows that the groups of one column are those of another, or of the
+        # same once the table was corrected.
         by = f", {GROUPED_BY}{shown(unit_column)}" if unit_column else ""
+        by += f" [{membership}]" if by and membership else ""
         about = f" (at most {unit.max_images_per_unit}{by})"
     return f"{unit.kind.value}{about}, {budget.relation.value}"
 
@@ -147,11 +152,13 @@ def make_plan(
     image_channels: int,
     units_present: int,
     unit_column: str = "",
+    membership: str = "",
 ) -> Plan:
     """Bind a project to its mechanism.
 
     Args:
-        unit_column: That of the data; it counts where patients are the unit.
+        unit_column, membership: Those of the data; they count where patients are the
+            unit.
         units_present: Private; only compared with the declared count.
 
     Raises:
@@ -210,6 +217,7 @@ def make_plan(
         central=central,
         teacher=teacher,
         unit_column=unit_column if _is_patient(budget.unit) else "",
+        membership=membership[:DIGITS] if _is_patient(budget.unit) else "",
     )
 
 

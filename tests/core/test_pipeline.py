@@ -135,6 +135,29 @@ def test_other_tables_are_other_data(workspace, project):
     assert planned(workspace, project, dataset).run == plan.run
 
 
+@pytest.mark.parametrize("corrected", [False, True])
+def test_the_ledger_tells_a_corrected_table_from_the_first(
+    workspace, project, tmp_path, corrected
+):
+    """Its patients may have been several each in the first run, bounded one by one."""
+    dataset = replace(
+        make_dataset(patients=10), unit_column="patient_id", membership="a" * 64
+    )
+    other = replace(dataset, membership="b" * 64) if corrected else dataset
+    project = project.changed(unit="patient", max_images_per_unit=2)
+    first = planned(workspace, project, dataset)
+    assert first.terms.startswith("patient (at most 2, grouped by patient_id [aaaa")
+    pipeline.fine_tune(workspace, first, dataset, Watcher())
+    with Workspace.open(tmp_path / "corrected") as again:
+        second = planned(again, project, other)
+        found = pipeline.spending(again, second, other)
+        audit = released(again, project, other, tmp_path / "release")
+    assert (first.terms in found.other_terms) == corrected
+    assert (found.before == 0) == corrected
+    assert (audit["lifetime_budget"]["epsilon"] == "infinite") == corrected
+    assert "a" * 16 not in str(audit) and "b" * 16 not in str(audit)
+
+
 def released(workspace, project, dataset, folder) -> dict:
     """The audit of a run on these data."""
     plan = planned(workspace, project, dataset)

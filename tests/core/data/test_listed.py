@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -85,6 +86,14 @@ def test_columns_of_any_name_are_mapped(hospital, tmp_path):
     assert len(dataset.official_subset("test")) == 4
     first = np.asarray(image(0, (32, 32)))
     assert np.array_equal(dataset.images[0], first)
+    # Who is held out is another grouping; whose images those are stays the same.
+    everybody = load(
+        hospital / "liste.csv",
+        tmp_path / "other",
+        options=replace(MAPPED, split_column=""),
+    )
+    assert everybody.grouping != dataset.grouping
+    assert everybody.membership == dataset.membership
 
 
 @pytest.mark.parametrize("missing", ["path", "label", "unit", "split"])

@@ -68,6 +68,22 @@ def test_patients_of_one_column_are_not_those_of_another():
         assert lifetime_epsilon(before, terms, DELTA) == exactly((ONE, TWO))
 
 
+def test_patients_of_a_corrected_table_are_not_those_of_the_first():
+    """One of them may have been several, who were bounded one by one."""
+    first, corrected = (by(f"case [{digit * 16}]") for digit in "0a")
+    charged = {first: (ONE,), corrected: (TWO,)}
+    for terms in (*charged, by("case"), PATIENT):
+        assert lifetime_epsilon(charged, terms, DELTA) == math.inf
+    assert not comparable(first, corrected) and not comparable(corrected, first)
+    for terms in (first, by("case"), PATIENT):
+        assert lifetime_epsilon({first: (ONE,)}, terms, DELTA) == exactly((ONE,))
+        assert comparable(first, terms) and comparable(terms, first)
+    again = {first: (ONE,), first.replace("4", "2"): (TWO,)}
+    assert lifetime_epsilon(again, first, DELTA) == exactly((ONE, TWO))
+    exchanged = exactly((ONE, TWO), Relation.REPLACE_ONE)
+    assert lifetime_epsilon(charged, IMAGE, DELTA) == exchanged
+
+
 @pytest.mark.parametrize(
     "charged", [{PATIENT: (ONE, TWO)}, {IMAGE: (ONE,), PATIENT: (TWO,)}]
 )
