@@ -71,6 +71,21 @@ GRADIENT_MUTANTS = (
             "                first += len(portion)\n                continue\n",
         ),
         (
+            "the last portion has a shape of its own",
+            "batch = batch.filled(units, rows)",
+            "batch = batch.filled(wanted, rows)",
+        ),
+        (
+            "a unit's rows are as many as those beside it need",
+            "batch = batch.filled(units, rows)",
+            "batch = batch.filled(units, batch.rows)",
+        ),
+        (
+            "who fills a portion up counts",
+            "gradient[: wanted - first] for",
+            "gradient for",
+        ),
+        (
             "only the last rows of a unit count",
             "torch._foreach_add_(total, gradients)",
             "total = gradients",

@@ -47,7 +47,8 @@ def clipped_sums(
     """The sum, usable within the block.
 
     Guarantee: as `clipping.batched_clipped_sum`, for a network that passed
-    `fitness.check_fitness`; the pace changes no more than rounding.
+    `fitness.check_fitness`; the pace changes no more than rounding. Several units go
+    through the network together in batches of one shape, which no unit changes.
 
     Args:
         rows: Of a unit, at most.
@@ -66,7 +67,8 @@ def clipped_sums(
             def gradients(part: np.ndarray) -> Iterator[list[Tensor]]:
                 portion = batcher.units_at_once(rows)
                 for first in range(0, len(part), portion):
-                    yield from batcher.gradients(rows_of(part[first : first + portion]))
+                    batch = rows_of(part[first : first + portion])
+                    yield from batcher.gradients(batch, portion, rows)
 
             return batched_clipped_sum(
                 units, gradients, clip_norm=clip_norm, size=size, pool=pool
@@ -93,14 +95,23 @@ class _Batcher:
         """How many units of so many rows each it takes at a time."""
         return max(1, self.rows_at_once // rows) if self._strategy.joint else 1
 
-    def gradients(self, batch: UnitRows) -> Iterator[list[Tensor]]:
+    def gradients(
+        self, batch: UnitRows, units: int, rows: int
+    ) -> Iterator[list[Tensor]]:
         """Every unit's gradient: parts [b', …], portion by portion.
 
         When memory runs out in a portion, it is made again from the same rows, half as
         many at a time.
+
+        Args:
+            batch: Of at most so many units, of at most so many rows each.
         """
-        first = 0
-        while first < len(batch):
+        wanted, first = len(batch), 0
+        if units > 1:
+            # PRIVACY: in a batch of another shape a gradient may be rounded otherwise,
+            # and one unit more must not move those of others.
+            batch = batch.filled(units, rows)
+        while first < wanted:
             portion = batch.units(first, first + self.units_at_once(batch.rows))
             try:
                 gradients = self._portion(portion)
@@ -111,7 +122,7 @@ class _Batcher:
                 if torch.cuda.is_available():
                     torch.cuda.empty_cache()
                 continue
-            yield gradients
+            yield [gradient[: wanted - first] for gradient in gradients]
             first += len(portion)
 
     def _portion(self, portion: UnitRows) -> list[Tensor]:

@@ -47,7 +47,7 @@ def gradients(
         batcher = sums_module._Batcher(strategy, compute, at_once)
         found = [
             torch.cat([part.flatten(1) for part in portion], dim=1)
-            for portion in batcher.gradients(rows)
+            for portion in batcher.gradients(rows, max(1, len(rows)), rows.rows)
         ]
     return torch.cat(found) if found else torch.zeros(0, total_size(problem))
 
@@ -284,6 +284,28 @@ def test_when_memory_runs_out_the_same_units_are_done_in_smaller_portions(
     assert sorted(asked) == [0, 1, 2, 3], "each unit is read once"
     torch.testing.assert_close(total, summed(problem, batch), rtol=1e-5, atol=1e-7)
     assert max(tight.sizes[-4:]) <= 3
+
+
+@pytest.mark.parametrize(("at_once", "most"), [(16, 100), (9, 100), (16, 7)])
+def test_no_unit_changes_the_shape_of_the_batch_that_others_are_in(
+    problem, at_once, most
+):
+    """A processor may round otherwise in a batch of another shape."""
+    network = OnePassPerUnit(most, "DefaultCPUAllocator: can't allocate memory")
+    network.network.load_state_dict(problem.network.state_dict())
+    watched = replace(problem, network=network)
+    pace = Pace(strategy="layer by layer", rows_at_once=at_once, threads=1)
+    shapes = []
+    for units, rows in ((1, 3), (4, 2), (5, 1), (5, 3), (9, 3)):
+        batch = make_rows(units, rows)
+        with clipped_sums(watched, pace, CPU, rows=3, clip_norm=0.5) as total_of:
+            total_of(np.arange(units), lambda part, of=batch: picked(of, part))
+            network.sizes.clear()
+            total = total_of(np.arange(units), lambda part, of=batch: picked(of, part))
+        expected = summed(problem, batch)
+        torch.testing.assert_close(total, expected, rtol=1e-5, atol=1e-7)
+        shapes.append(set(network.sizes))
+    assert len(set(map(frozenset, shapes))) == 1, shapes
 
 
 def test_an_error_that_is_not_about_memory_is_raised(problem):
