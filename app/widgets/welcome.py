@@ -105,10 +105,9 @@ class Welcome(QWidget):
         grid.addWidget(
             label(
                 self.tr(
-                    "Your images stay where they are; reduced copies of them and the "
-                    "results go here, where only your user account can read them. "
-                    "Choose a folder on this computer: a network drive or a "
-                    "synchronised folder would carry them elsewhere."
+                    "Your images stay where they are; reduced copies and results go here, "
+                    "for your user account only. Choose a folder on this computer, not "
+                    "on a network drive or a synchronised one."
                 ),
                 "hint",
             ),
