@@ -105,9 +105,9 @@ class Welcome(QWidget):
         grid.addWidget(
             label(
                 self.tr(
-                    "Your images stay where they are; reduced copies and results go here, "
-                    "for your user account only. Choose a folder on this computer, not "
-                    "on a network drive or a synchronised one."
+                    "Your images stay where they are; reduced copies and results go "
+                    "here, for your user account only. Choose a folder on this "
+                    "computer, not on a network drive or a synchronised one."
                 ),
                 "hint",
             ),
