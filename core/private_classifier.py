@@ -89,6 +89,7 @@ def train_privately(
         pace,
         hardware,
         rows=recipe.augmentation_multiplicity,
+        units=recipe.batch_size,
         clip_norm=recipe.clip_norm,
     ) as total_of:
         for step in range(steps):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import math
 import os
 import secrets
 from collections.abc import Iterator, Mapping
@@ -97,7 +98,8 @@ class Spending:
         after: ε charged once this plan has run to its end.
         steps_done: Steps of this plan already charged; above 0 it was interrupted.
         epsilon_charged: ε charged to this plan so far.
-        other_terms: Other units that were charged; they do not add up with these.
+        other_terms: Other units that were charged, or patients of another grouping;
+            they do not add up with these.
     """
 
     before: float
@@ -168,6 +170,13 @@ def refuse_above_cap(ledger: Ledger, plan: Plan, dataset: str) -> None:
     # PRIVACY: the cap is a promise about everything together.
     if total <= cap.epsilon:
         return
+    if math.isinf(total):
+        raise UserError(
+            "Earlier runs on these images protected other units, or patients of "
+            "another grouping: nothing bounds them under the terms of the cap "
+            f"({cap.terms}), so it allows no more. Set one that counts them all, for "
+            "single images (sfumato ledger --cap N --unit image)."
+        )
     before = lifetime_epsilon(others, cap.terms, cap.delta)
     raise UserError(
         f"With this training, ε = {total:.3f} would be spent on these images; their "

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from core.pipeline import BudgetPreview
 
 HIGH_EPSILON = 8.0
-"""Above, a bound on one person says next to nothing."""
 LARGEST = 10_000_000
 
 

@@ -58,7 +58,7 @@ class DatasetPage(Page):
         self.number.valueChanged.connect(self._declare)
         self.other = QPushButton(self.tr("Start a new pro&ject …"))
         self.other.clicked.connect(self._start_over)
-        self.back = QPushButton(self.tr("Bac&k to the project that is open"))
+        self.back = QPushButton(self.tr("B&ack to the project that is open"))
         self.back.clicked.connect(lambda: self._go_back())
         self.erase = QPushButton(self.tr("&Erase the reduced copies and close"))
         self.erase.clicked.connect(self.forget)

@@ -149,7 +149,7 @@ class SamplesPage(Page):
         self.filter.setMinimumWidth(180)
         self.filter.currentIndexChanged.connect(self._apply_filter)
         name.setBuddy(self.filter)
-        self.smooth = QCheckBox(self.tr("&Smooth the enlarged pixels"))
+        self.smooth = QCheckBox(self.tr("Smoo&th the enlarged pixels"))
         self.gallery = Gallery()
         self.smooth.toggled.connect(self.gallery.images.set_smooth)
         row = QHBoxLayout()

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from core.workspace import Project
 
 WEAK_EPSILON = 20.0
+"""Above, a bound on one person says next to nothing."""
 
 
 class BudgetFacts(Facts):

@@ -21,6 +21,8 @@ the factor that shortens it would round to a subnormal number."""
 PIECE = 2**18
 """Numbers worked on at a time, so that they stay in the processor's cache."""
 
+CPU = torch.device("cpu")
+
 UnitGradient = Callable[[int], Sequence[Tensor]]
 """unit → gradient of the mean loss over its views, in parts of any shape."""
 
@@ -137,20 +139,23 @@ def batched_clipped_sum(
     clip_norm: float,
     size: int,
     pool: Pool,
+    device: torch.device = CPU,
 ) -> Tensor:
     """Σ over `units` of the clipped unit gradients: float64 [size].
 
     Guarantee: adding or removing one of n units moves the sum by at most
     clip_norm·(1 + 1e-9 + n²·2⁻⁵²), provided that nothing of one unit's gradient
     depends on which other units were drawn.
+
+    Args:
+        device: Of the gradients and the sum.
     """
 
     def sum_of(part: np.ndarray) -> Tensor:
         # PRIVACY: in single precision one unit changes how all sums after it round, and
         # may move that of 15,000 others by 1.0004 clip norms.
-        total, count = torch.zeros(size, dtype=torch.float64), 0
+        total, count = torch.zeros(size, dtype=torch.float64, device=device), 0
         for gradients in unit_gradients(part):
-            total = total.to(gradients[0].device)
             count += len(gradients[0])
             add_clipped(total, gradients, clip_norm)
         # PRIVACY: a unit that is added twice weighs twice.
@@ -159,9 +164,7 @@ def batched_clipped_sum(
         return total
 
     parts = np.array_split(units, pool.threads)
-    sums = list(pool.map(sum_of, parts))
-    device = max((part.device for part in sums), key=lambda device: device.type)
-    total = sums[0].to(device)
-    for part in sums[1:]:
-        total += part.to(device)
+    total, *others = pool.map(sum_of, parts)
+    for part in others:
+        total += part
     return total

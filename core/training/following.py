@@ -42,7 +42,7 @@ def help_with(job: dict) -> None:
         crew.share(trainer.held(network, state))
         optimiser = trainer.adam(plan, state)
         pace = Pace(**job["pace"])
-        with trainer.summing(plan, network, hardware, pace) as total_of:
+        with trainer.summing(plan, network, hardware, pace, crew.size) as total_of:
             while (records := crew.receive()) is not None:
                 units = np.arange(len(records))
                 total = crew.add_up(total_of(units, records.__getitem__))

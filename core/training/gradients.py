@@ -39,7 +39,7 @@ class Sum(Protocol):
     def __call__(
         self, units: np.ndarray, draw: DrawUnit, *, outer: bool = False
     ) -> Tensor:
-        """Float32 [d].
+        """Float64 [d].
 
         Args:
             units: int64 [n].
@@ -58,17 +58,22 @@ def summing(
     pace: Pace,
     *,
     images_per_unit: int,
+    units: float,
     clip_norm: float,
 ) -> Iterator[Sum]:
     """The sum of clipped unit gradients, usable within the block.
 
     Guarantee: as `privacy.gradients.sums.clipped_sums`.
+
+    Args:
+        units: Of a sum, on average; public.
     """
     with clipped_sums(
         _problem(network, process, hardware),
         pace,
         hardware,
         rows=recipe.augmentation_multiplicity * images_per_unit,
+        units=units,
         clip_norm=clip_norm,
     ) as total_of:
 
@@ -171,7 +176,8 @@ def find_pace(workload: Workload) -> Pace:
     rows = workload.multiplicity * workload.images_per_unit
     make_rows = _random_rows(network, rows, hardware.device)
     check_fitness(problem, make_rows(2))
-    return choose_pace(problem, make_rows, hardware)
+    alike = workload.images_per_unit == 1
+    return choose_pace(problem, make_rows, hardware, alike=alike)
 
 
 def _random_rows(

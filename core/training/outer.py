@@ -66,7 +66,7 @@ class OuterTimesteps:
             return pixels[unit : unit + 1], labels[unit : unit + 1]
 
         total = total_of(np.arange(self.count), draw, outer=True)
-        return total * (self.weight / self.count)
+        return total.mul_(self.weight / self.count).float()
 
 
 def outer_timesteps(

@@ -34,7 +34,7 @@ from core.workspace import Project
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A training run, bound to its privacy mechanism; every field is public.
+    """A training run, bound to its privacy mechanism; all but one field are public.
 
     Attributes:
         run: Identity of the run in the ledger.

@@ -164,7 +164,9 @@ def _descend(
     invite = partial(invitation, plan, hardware, pace, state.updates)
     with (
         crew(invite) as others,
-        summing(plan, network, others.hardware(hardware), pace) as total_of,
+        summing(
+            plan, network, others.hardware(hardware), pace, others.size
+        ) as total_of,
     ):
         others.share(held(network, state))
 
@@ -246,9 +248,13 @@ def held(network: DenoisingNetwork, state: TrainingState) -> list[Tensor]:
 
 @contextmanager
 def summing(
-    plan: Plan, network: DenoisingNetwork, hardware: Hardware, pace: Pace
+    plan: Plan,
+    network: DenoisingNetwork,
+    hardware: Hardware,
+    pace: Pace,
+    processes: int = 1,
 ) -> Iterator[Sum]:
-    """`gradients.summing` as the plan has it."""
+    """`gradients.summing` as the plan has it, in each of so many processes."""
     with gradients.summing(
         plan.recipe,
         network,
@@ -256,6 +262,7 @@ def summing(
         hardware,
         pace,
         images_per_unit=plan.budget.unit.max_images_per_unit,
+        units=plan.recipe.batch_size / processes,
         clip_norm=plan.mechanism.clip_norm,
     ) as total_of:
         yield total_of

@@ -31,7 +31,7 @@ from core.parallel import Hardware, choose_hardware, workers
 from core.privacy.clipping import add_clipped
 from core.privacy.gradients import tuner
 from core.privacy.gradients.rows import Problem
-from core.privacy.gradients.sums import Pace, clipped_sums
+from core.privacy.gradients.sums import PORTIONS, Pace, clipped_sums
 from core.privacy.gradients.tuner import choose_pace
 from core.privacy.noise import gaussian
 from core.training.gradients import _problem, _random_rows
@@ -78,7 +78,12 @@ class Bench:
         make = _random_rows(self.network, multiplicity, self.hardware.device)
         units = np.arange(self.views(multiplicity) // multiplicity)
         with clipped_sums(
-            self.problem, pace, self.hardware, rows=multiplicity, clip_norm=1e-3
+            self.problem,
+            pace,
+            self.hardware,
+            rows=multiplicity,
+            units=len(units) * PORTIONS,
+            clip_norm=1e-3,
         ) as total_of:
             float(total_of(units, lambda part: make(len(part)))[0])
 

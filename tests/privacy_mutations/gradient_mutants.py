@@ -7,6 +7,7 @@ from tests.privacy_mutations.harness import Mutant
 CLIPPING = "privacy/clipping.py"
 SUMS = "privacy/gradients/sums.py"
 ROWS = "privacy/gradients/rows.py"
+TUNER = "privacy/gradients/tuner.py"
 LAYERWISE = "privacy/gradients/layerwise.py"
 FITNESS = "privacy/gradients/fitness.py"
 OF_VIEWS = "training/gradients.py"
@@ -46,15 +47,15 @@ GRADIENT_MUTANTS = (
         ),
         (
             "added up in half precision",
-            "total, count = torch.zeros(size, dtype=torch.float64), 0",
-            "total, count = torch.zeros(size, dtype=torch.bfloat16), 0",
+            "torch.zeros(size, dtype=torch.float64, device=device)",
+            "torch.zeros(size, dtype=torch.bfloat16, device=device)",
         ),
         (
             "added up in single precision",
-            "total, count = torch.zeros(size, dtype=torch.float64), 0",
-            "total, count = torch.zeros(size), 0",
+            "torch.zeros(size, dtype=torch.float64, device=device)",
+            "torch.zeros(size, device=device)",
         ),
-        ("the last worker's sum is lost", "in sums[1:]:", "in sums[1:-1]:"),
+        ("the last worker's sum is lost", "in others:", "in others[:-1]:"),
         ("a unit may be added twice", "if count != len(part):", "if False:"),
     ),
     *_mutants(
@@ -72,23 +73,27 @@ GRADIENT_MUTANTS = (
         ),
         (
             "the last portion has a shape of its own",
-            "batch = batch.filled(units, rows)",
-            "batch = batch.filled(wanted, rows)",
-        ),
-        (
-            "a unit's rows are as many as those beside it need",
-            "batch = batch.filled(units, rows)",
-            "batch = batch.filled(units, batch.rows)",
+            "self._portion(portion.filled(at_once))",
+            "self._portion(portion)",
         ),
         (
             "who fills a portion up counts",
-            "gradient[: wanted - first] for",
+            "gradient[: len(portion)] for",
             "gradient for",
         ),
         (
             "only the last rows of a unit count",
             "torch._foreach_add_(total, gradients)",
             "total = gradients",
+        ),
+    ),
+    *_mutants(
+        TUNER,
+        GRADIENT_TESTS,
+        (
+            "units of several sizes go together",
+            "joint and not alike",
+            "joint and False",
         ),
     ),
     *_mutants(

@@ -45,20 +45,15 @@ class UnitRows:
             weights=self.weights[part],
         )
 
-    def filled(self, units: int, rows: int) -> UnitRows:
-        """As many units, of as many rows each: the first of them again and again.
-
-        The rows that are added to a unit weigh nothing; the units count like the first.
-        """
-        b, r = self.weights.shape
-        if (b, r) == (units, rows):
+    def filled(self, units: int) -> UnitRows:
+        """As many units: behind the last one the first again and again."""
+        if len(self) == units:
             return self
-        unit, row = torch.arange(units), torch.arange(rows)
-        place = torch.where(unit < b, unit, 0)[:, None], torch.where(row < r, row, 0)
-        own = (row < r).to(self.weights)
+        index = torch.arange(units)
+        index[len(self) :] = 0
         return UnitRows(
-            inputs=tuple(tensor[place] for tensor in self.inputs),
-            weights=self.weights[place] * own,
+            inputs=tuple(tensor[index] for tensor in self.inputs),
+            weights=self.weights[index],
         )
 
     def split(self, rows: int) -> Iterator[UnitRows]:

@@ -18,6 +18,10 @@ from core.privacy.gradients.strategies import Compute, Strategy, strategy_named
 RowsOf = Callable[[np.ndarray], UnitRows]
 """units → their rows, on the device of the network."""
 
+PORTIONS = 8
+"""In so many portions, at least, a thread does its part of a sum: the last of them
+costs as much as a full one."""
+
 Total = Callable[[np.ndarray, RowsOf], Tensor]
 """(units, where their rows come from) → float64 [d]: their clipped sum."""
 
@@ -42,7 +46,13 @@ class Pace:
 
 @contextmanager
 def clipped_sums(
-    problem: Problem, pace: Pace, hardware: Hardware, *, rows: int, clip_norm: float
+    problem: Problem,
+    pace: Pace,
+    hardware: Hardware,
+    *,
+    rows: int,
+    units: float,
+    clip_norm: float,
 ) -> Iterator[Total]:
     """The sum, usable within the block.
 
@@ -52,6 +62,7 @@ def clipped_sums(
 
     Args:
         rows: Of a unit, at most.
+        units: Of a sum, on average; public.
     """
     strategy = strategy_named(pace.strategy)
     size = sum(weight.numel() for weight in problem.trained().values())
@@ -61,17 +72,24 @@ def clipped_sums(
         strategy.ready(problem) as compute,
         workers(replace(hardware, threads=threads)) as pool,
     ):
-        batcher = _Batcher(strategy, compute, pace.rows_at_once)
+        at_once = pace.rows_at_once
+        if strategy.joint:
+            at_once = min(at_once, rows * max(1, int(units / threads / PORTIONS)))
+        batcher = _Batcher(strategy, compute, at_once)
 
-        def total_of(units: np.ndarray, rows_of: RowsOf) -> Tensor:
+        def total_of(drawn: np.ndarray, rows_of: RowsOf) -> Tensor:
             def gradients(part: np.ndarray) -> Iterator[list[Tensor]]:
                 portion = batcher.units_at_once(rows)
                 for first in range(0, len(part), portion):
-                    batch = rows_of(part[first : first + portion])
-                    yield from batcher.gradients(batch, portion, rows)
+                    yield from batcher.gradients(rows_of(part[first : first + portion]))
 
             return batched_clipped_sum(
-                units, gradients, clip_norm=clip_norm, size=size, pool=pool
+                drawn,
+                gradients,
+                clip_norm=clip_norm,
+                size=size,
+                pool=pool,
+                device=hardware.device,
             )
 
         yield total_of
@@ -95,26 +113,20 @@ class _Batcher:
         """How many units of so many rows each it takes at a time."""
         return max(1, self.rows_at_once // rows) if self._strategy.joint else 1
 
-    def gradients(
-        self, batch: UnitRows, units: int, rows: int
-    ) -> Iterator[list[Tensor]]:
+    def gradients(self, batch: UnitRows) -> Iterator[list[Tensor]]:
         """Every unit's gradient: parts [b', …], portion by portion.
 
         When memory runs out in a portion, it is made again from the same rows, half as
         many at a time.
-
-        Args:
-            batch: Of at most so many units, of at most so many rows each.
         """
-        wanted, first = len(batch), 0
-        if units > 1:
-            # PRIVACY: in a batch of another shape a gradient may be rounded otherwise,
-            # and one unit more must not move those of others.
-            batch = batch.filled(units, rows)
-        while first < wanted:
-            portion = batch.units(first, first + self.units_at_once(batch.rows))
+        first = 0
+        while first < len(batch):
+            at_once = self.units_at_once(batch.rows)
+            portion = batch.units(first, first + at_once)
             try:
-                gradients = self._portion(portion)
+                # PRIVACY: in a batch of another shape a gradient may be rounded
+                # otherwise, and one unit more must not move those of others.
+                gradients = self._portion(portion.filled(at_once))
             except RuntimeError as error:
                 if self.rows_at_once == 1 or not out_of_memory(error):
                     raise
@@ -122,7 +134,9 @@ class _Batcher:
                 if torch.cuda.is_available():
                     torch.cuda.empty_cache()
                 continue
-            yield [gradient[: wanted - first] for gradient in gradients]
+            # Of the same name: who uses the list up must not leave a second one here.
+            gradients = [gradient[: len(portion)] for gradient in gradients]
+            yield gradients
             first += len(portion)
 
     def _portion(self, portion: UnitRows) -> list[Tensor]:

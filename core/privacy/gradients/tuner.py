@@ -17,7 +17,12 @@ from core.errors import UserError
 from core.parallel import Hardware
 from core.privacy.gradients.rows import Problem, UnitRows
 from core.privacy.gradients.strategies import STRATEGIES, Strategy, strategy_named
-from core.privacy.gradients.sums import Pace, clipped_sums, out_of_memory
+from core.privacy.gradients.sums import (
+    PORTIONS,
+    Pace,
+    clipped_sums,
+    out_of_memory,
+)
 
 SECONDS = 3.0
 """After so long no further candidate is tried."""
@@ -35,14 +40,27 @@ MakeRows = Callable[[int], UnitRows]
 """units → random rows of so many units, on the device of the network."""
 
 
-def choose_pace(problem: Problem, make_rows: MakeRows, hardware: Hardware) -> Pace:
+def choose_pace(
+    problem: Problem,
+    make_rows: MakeRows,
+    hardware: Hardware,
+    *,
+    alike: bool = True,
+) -> Pace:
     """The fastest candidate, with its rate.
+
+    Args:
+        alike: Whether all units have the same number of rows.
 
     Raises:
         UserError: when memory does not suffice for a single row.
     """
     begun, best = time.monotonic(), None
     for pace in candidates(problem, make_rows(1).rows, hardware):
+        # PRIVACY: beside a unit of more rows the batch has another shape; units that
+        # differ go through the network one at a time.
+        if strategy_named(pace.strategy).joint and not alike:
+            continue
         if best and time.monotonic() - begun > SECONDS:
             break
         try:
@@ -116,7 +134,9 @@ def measured(
     rows = make_rows(1).rows
     portion = max(1, pace.rows_at_once // rows)
     units = pace.threads * (portion if strategy_named(pace.strategy).joint else 1)
-    with clipped_sums(problem, pace, hardware, rows=rows, clip_norm=1.0) as total_of:
+    with clipped_sums(
+        problem, pace, hardware, rows=rows, units=units * PORTIONS, clip_norm=1.0
+    ) as total_of:
 
         def once() -> float:
             begun = time.perf_counter()

@@ -169,6 +169,17 @@ def test_empty_sample_sums_to_zero(pool):
     assert total.shape == (SIZE,) and not total.any()
 
 
+def test_the_sum_of_no_unit_is_where_the_others_are():
+    """On a graphics card an empty step would else end in an error, charged."""
+    pool, place = Workers(2), torch.device("meta")
+    total = batched_clipped_sum(
+        np.array([], np.int64), lambda part: [], clip_norm=1.0, size=3, pool=pool,
+        device=place,
+    )  # fmt: skip
+    pool.close()
+    assert total.device == place
+
+
 def test_among_many_a_unit_still_moves_the_sum_by_its_own_length():
     """In single precision 15,000 others round it to a multiple of a thousandth."""
     pool = Workers(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -31,6 +32,8 @@ from tests.core.privacy.unit_network import (
 
 CPU = Hardware(device=torch.device("cpu"), precision=torch.float32, threads=2)
 NAMES = [strategy.name for strategy in STRATEGIES]
+MANY = 10_000
+"""Units of a sum, on average: so many that they decide nothing."""
 
 
 @pytest.fixture
@@ -47,7 +50,7 @@ def gradients(
         batcher = sums_module._Batcher(strategy, compute, at_once)
         found = [
             torch.cat([part.flatten(1) for part in portion], dim=1)
-            for portion in batcher.gradients(rows, max(1, len(rows)), rows.rows)
+            for portion in batcher.gradients(rows)
         ]
     return torch.cat(found) if found else torch.zeros(0, total_size(problem))
 
@@ -65,7 +68,7 @@ def summed(
     pace = Pace(strategy=name, rows_at_once=at_once, threads=threads)
     drawn = np.arange(len(rows)) if units is None else units
     with clipped_sums(
-        problem, pace, CPU, rows=rows.rows, clip_norm=clip_norm
+        problem, pace, CPU, rows=rows.rows, units=MANY, clip_norm=clip_norm
     ) as total_of:
         return total_of(drawn, lambda part: picked(rows, part))
 
@@ -273,7 +276,7 @@ def test_when_memory_runs_out_the_same_units_are_done_in_smaller_portions(
     asked = []
     pace = Pace(strategy=name, rows_at_once=16, threads=1)
     with clipped_sums(
-        replace(problem, network=tight), pace, CPU, rows=4, clip_norm=0.5
+        replace(problem, network=tight), pace, CPU, rows=4, units=MANY, clip_norm=0.5
     ) as total_of:
 
         def rows_of(part):
@@ -295,17 +298,41 @@ def test_no_unit_changes_the_shape_of_the_batch_that_others_are_in(
     network.network.load_state_dict(problem.network.state_dict())
     watched = replace(problem, network=network)
     pace = Pace(strategy="layer by layer", rows_at_once=at_once, threads=1)
-    shapes = []
-    for units, rows in ((1, 3), (4, 2), (5, 1), (5, 3), (9, 3)):
-        batch = make_rows(units, rows)
-        with clipped_sums(watched, pace, CPU, rows=3, clip_norm=0.5) as total_of:
-            total_of(np.arange(units), lambda part, of=batch: picked(of, part))
-            network.sizes.clear()
+    shapes = set()
+    for units in (1, 4, 5, 9):
+        batch = make_rows(units, 3)
+        with clipped_sums(
+            watched, pace, CPU, rows=3, units=MANY, clip_norm=0.5
+        ) as total_of:
             total = total_of(np.arange(units), lambda part, of=batch: picked(of, part))
         expected = summed(problem, batch)
         torch.testing.assert_close(total, expected, rtol=1e-5, atol=1e-7)
-        shapes.append(set(network.sizes))
-    assert len(set(map(frozenset, shapes))) == 1, shapes
+        shapes |= {size for size in network.sizes if size <= most}
+    assert len(shapes) == 1 and shapes != {3}
+
+
+def test_small_sums_are_made_in_smaller_portions(problem):
+    """The last one costs as much as a full one."""
+    network = OnePassPerUnit(100, "")
+    pace = Pace(strategy="layer by layer", rows_at_once=64, threads=1)
+    with clipped_sums(
+        replace(problem, network=network), pace, CPU, rows=3, units=17, clip_norm=0.5
+    ) as total_of:
+        total_of(np.arange(7), lambda part: make_rows(len(part), 3))
+    assert network.sizes == [6] * 4
+
+
+def test_units_of_several_sizes_go_through_the_network_alone(problem, monkeypatch):
+    tried: set[str] = set()
+    monkeypatch.setattr(
+        tuner, "measured", lambda pace, *_: tried.add(pace.strategy) or 1.0
+    )
+    monkeypatch.setattr(tuner, "SECONDS", math.inf)
+    joint = {strategy.name for strategy in STRATEGIES if strategy.joint}
+    for alike in (True, False):
+        tried.clear()
+        choose_pace(problem, lambda units: make_rows(units, 4), CPU, alike=alike)
+        assert bool(tried & joint) == alike and tried
 
 
 def test_an_error_that_is_not_about_memory_is_raised(problem):

@@ -107,7 +107,7 @@ def test_its_gradient_is_the_clipped_mean_as_the_mixture_weighs_it(tmp_path, str
     assert [float(one.double().norm()) for one in seen] == pytest.approx([1e-5] * 3)
     # The tiny mixture: 0.2 below 500, 0.8 above; [400, 700) has 0.04 + 0.32 of it.
     assert joined.weight == outer_weight(plan.recipe) == pytest.approx(0.64 / 0.36)
-    expected = torch.stack(seen).mean(dim=0) * 0.64 / 0.36
+    expected = (torch.stack(seen).mean(dim=0) * 0.64 / 0.36).float()
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-10)
 
 
