@@ -114,7 +114,7 @@ def _save(
         licence="Apache-2.0",
         pretraining_data=(
             f"{images:,} procedural pictures of {len(KINDS)} kinds "
-            f"({', '.join(KINDS)}) drawn by core/checkpoints/public_images.py with "
+            f"({'; '.join(KINDS)}) drawn by core/checkpoints/public_images.py with "
             f"seed {training.seed}; the photographs are crops of nine pictures "
             "that ship with scikit-image. No clinical image, and no person but an "
             "astronaut's official portrait."
