@@ -117,7 +117,7 @@ def test_another_unit_is_counted_or_refused_never_left_out(ledger, tmp_path, pla
         refuse_above_cap(ledger, plan, "data")
     cap(ledger, "data", 1000.0, patient.terms)
     refuse_above_cap(ledger, patient, "data")
-    with pytest.raises(UserError, match="nothing bounds them.*--unit image"):
+    with pytest.raises(UserError, match=r"nothing bounds them.*--unit image"):
         refuse_above_cap(ledger, plan, "data")
     cap(ledger, "data", 1.001 * total)
     refuse_above_cap(ledger, plan, "data")
