@@ -14,10 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-LONGEST = 1e30
-"""A gradient more than so many times longer than the clip norm contributes nothing:
-the factor that shortens it would round to a subnormal number."""
-
 PIECE = 2**18
 """Numbers worked on at a time, so that they stay in the processor's cache."""
 
@@ -45,8 +41,8 @@ def add_clipped(total: Tensor, gradients: list[Tensor], clip_norm: float) -> Non
     """Add each unit's gradient to `total`, shortened to a norm of at most `clip_norm`.
 
     Guarantee: for any input whatever, what a unit adds has L2 norm ≤
-    clip_norm·(1 + 1e-9), and depends on no other unit; one that is not finite, or too
-    long to be shortened, adds nothing.
+    clip_norm·(1 + 1e-9), and depends on no other unit; one that is not finite adds
+    nothing.
 
     Args:
         total: float64 [d], changed in place.
@@ -57,7 +53,8 @@ def add_clipped(total: Tensor, gradients: list[Tensor], clip_norm: float) -> Non
     sums = torch.split(total, [piece.shape[1] for piece in pieces])
     for part, piece in zip(sums, pieces, strict=True):
         for row, factor in zip(piece, factors, strict=True):
-            # PRIVACY: zero times something that is not finite is not zero.
+            # PRIVACY: one bad image must not turn every weight into NaN, which shows
+            # it; zero times something that is not finite is not zero.
             if factor > 0:
                 part.add_(row, alpha=factor)
 
@@ -87,15 +84,12 @@ def _pieces(gradients: list[Tensor]) -> Iterator[Tensor]:
 
 
 def _factors(pieces: Sequence[Tensor], clip_norm: float) -> list[float]:
-    """For each unit, what shortens its gradient; 0 for one that must not count."""
+    """For each unit, what shortens its gradient; 0 or NaN for one that is endless."""
     norms = torch.stack([_lengths(piece) for piece in pieces])
     lengths = torch.linalg.vector_norm(norms, dim=0).tolist()
     return [
         # PRIVACY: the sensitivity of the sum; the factor never exceeds 1.
         clip_norm / max(length, clip_norm)
-        # PRIVACY: one bad image must not turn every weight into NaN, which shows it.
-        if length <= LONGEST * clip_norm
-        else 0.0
         for length in lengths
     ]
 

@@ -9,7 +9,7 @@ import numpy as np
 from PySide6.QtGui import QColor, QImage
 
 from core.audience import Figure
-from core.privacy.budget import Budget
+from core.privacy.budget import Budget, times
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +37,8 @@ class FakePlan:
         return (
             f"For anyone who sees the release, adding or removing one {unit} changes "
             "the probability of any outcome by a factor of at most "
-            f"e^{self.budget.epsilon:g}, except with probability {self.budget.delta:g}."
+            f"{times(self.budget.epsilon)} (e to the power {self.budget.epsilon:g}), "
+            f"except with probability {self.budget.delta:g}."
         )
 
 

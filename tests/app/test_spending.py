@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from PySide6.QtWidgets import QLabel
 
-from app.pages.budget import _strength
+from app.widgets.meaning import _strength
 from core.errors import Unfinishable, UserError
 
 LOST = "The noisy statistics are incomplete: start a new project."

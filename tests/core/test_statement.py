@@ -119,7 +119,7 @@ def test_it_lists_data_sets_runs_and_charges(capsys, home):
     assert first["epsilons"] == {IMAGE: pytest.approx(everything)}
     assert ledger() == cli.DONE
     text = capsys.readouterr().out
-    for part in ("holds", ONE[:12], "run a: 2 steps and 1 other", "at δ = 1e-05"):
+    for part in ("holds", ONE[:12], "run a: 2 steps and 1 noisy", "at δ = 1e-05"):
         assert part in text
     assert ONE not in text
 

@@ -38,7 +38,7 @@ GRADIENT_MUTANTS = (
         ),
         ("clipped to twice the norm", "max(length, clip_norm)", "max(length / 2, 1.0)"),
         ("a gradient of NaN is added", "if factor > 0:", "if True:"),
-        ("an endless gradient counts", "if length <= LONGEST * clip_norm", "if True"),
+        ("NaN is taken for short", "max(length, clip_norm)", "max(clip_norm, length)"),
         ("the norm in single precision", "rows.to(torch.float64)", "rows.float()"),
         (
             "each piece clipped by its own norm",
