@@ -77,7 +77,7 @@ def train_privately(
         return _rows(pixels, np.zeros(count, int), recipe, generator, hardware)
 
     check_fitness(problem, random_rows(2))
-    pace = choose_pace(problem, random_rows, hardware)
+    pace = choose_pace(problem, random_rows, hardware, alike=True)
     parameters = list(problem.trained().values())
     optimiser = torch.optim.SGD(
         parameters, lr=learning_rate, momentum=recipe.momentum,

@@ -39,6 +39,9 @@ from core.parallel import Hardware
 from core.training.units import DrawUnit, UnitRecords
 
 LEADER = 0
+NOISY = torch.float32
+"""Precision of a noisy mean. The sums before it have another, and a process that hears
+it in that one would take it for other numbers, unnoticed by the network."""
 COMPARED_EVERY = 5
 """Steps between two comparisons of the weights, the first step's included."""
 BETWEEN_TRAININGS = timedelta(days=30)
@@ -239,11 +242,8 @@ class Crew:
         self.anybody(False)
 
     def hand_out(self, noisy: Tensor) -> Tensor:
-        """The leader's noisy mean, for everybody; written over what the others gave.
-
-        Args:
-            noisy: float32 [d], of the others too.
-        """
+        """The leader's noisy mean, for everybody, in place of what the others gave."""
+        noisy = noisy.to(NOISY)
         self.share([noisy])
         return noisy
 

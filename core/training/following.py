@@ -45,7 +45,6 @@ def help_with(job: dict) -> None:
         with trainer.summing(plan, network, hardware, pace, crew.size) as total_of:
             while (records := crew.receive()) is not None:
                 units = np.arange(len(records))
-                total = crew.add_up(total_of(units, records.__getitem__))
-                noisy = crew.hand_out(total.float())
+                noisy = crew.hand_out(crew.add_up(total_of(units, records.__getitem__)))
                 trainer.update(plan, state, optimiser, noisy)
                 crew.compare(state.weights, state.updates)

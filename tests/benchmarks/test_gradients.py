@@ -203,7 +203,7 @@ def test_private_steps_are_as_fast_as_plain_ones(case, monkeypatch):
     for multiplicity in MULTIPLICITIES:
         make = _random_rows(bench.network, multiplicity, bench.hardware.device)
         if multiplicity <= case.views:
-            pace = choose_pace(bench.problem, make, bench.hardware)
+            pace = choose_pace(bench.problem, make, bench.hardware, alike=True)
         views = bench.views(multiplicity)
         private_times, plain_times = in_turn(
             case.rounds,
@@ -231,7 +231,7 @@ def test_beside_opacus(monkeypatch):
     print(f"\nstarter, ours / Opacus' hooks: {machine(bench.hardware)}")
     for multiplicity in (1, 8, 32):
         make = _random_rows(bench.network, multiplicity, bench.hardware.device)
-        pace = choose_pace(bench.problem, make, bench.hardware)
+        pace = choose_pace(bench.problem, make, bench.hardware, alike=True)
         ours, theirs = in_turn(
             2,
             lambda k=multiplicity, p=pace: bench.private(k, p),

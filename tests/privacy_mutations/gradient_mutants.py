@@ -154,6 +154,11 @@ GRADIENT_MUTANTS = (
         OF_VIEWS,
         VIEW_TESTS,
         (
+            "patients of several images go together",
+            "alike = workload.images_per_unit == 1",
+            "alike = True",
+        ),
+        (
             "copies that only fill up weigh as much as views",
             "weights=own / counts[:, None]",
             "weights=torch.ones(index.shape) / index.shape[1]",

@@ -45,7 +45,7 @@ def choose_pace(
     make_rows: MakeRows,
     hardware: Hardware,
     *,
-    alike: bool = True,
+    alike: bool,
 ) -> Pace:
     """The fastest candidate, with its rate.
 

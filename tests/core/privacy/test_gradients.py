@@ -412,7 +412,7 @@ def test_the_fastest_candidate_is_taken(problem, monkeypatch):
     monkeypatch.setattr(
         tuner, "measured", lambda pace, *_: rates[pace.strategy, pace.threads]
     )
-    best = choose_pace(problem, lambda units: make_rows(units, 4), CPU)
+    best = choose_pace(problem, lambda units: make_rows(units, 4), CPU, alike=True)
     assert best.rows_per_second == max(rates.values()) == len(rates)
     assert ("vectorised", 2) not in rates, "it exchanges the weights while it runs"
 
@@ -428,7 +428,7 @@ def test_a_candidate_for_which_memory_does_not_suffice_is_passed_over(
         return 1.0
 
     monkeypatch.setattr(tuner, "measured", measured)
-    best = choose_pace(problem, lambda units: make_rows(units, 4), CPU)
+    best = choose_pace(problem, lambda units: make_rows(units, 4), CPU, alike=True)
     assert (best.strategy, best.threads) == (NAMES[0], 2)
 
     def never(*_):
@@ -436,7 +436,7 @@ def test_a_candidate_for_which_memory_does_not_suffice_is_passed_over(
 
     monkeypatch.setattr(tuner, "measured", never)
     with pytest.raises(UserError, match="Memory does not suffice"):
-        choose_pace(problem, lambda units: make_rows(units, 4), CPU)
+        choose_pace(problem, lambda units: make_rows(units, 4), CPU, alike=True)
 
 
 class Tied(Small):
@@ -472,11 +472,11 @@ def test_a_strategy_that_would_find_other_gradients_is_not_taken(
     monkeypatch.setattr(
         tuner, "measured", lambda pace, *_: tried.append(pace.strategy) or len(tried)
     )
-    choose_pace(odd, lambda units: make_rows(units, 4), CPU)
+    choose_pace(odd, lambda units: make_rows(units, 4), CPU, alike=True)
     assert set(tried) == {"one by one", "vectorised"}
 
 
 def test_timing_really_computes(problem):
-    best = choose_pace(problem, lambda units: make_rows(units, 4), CPU)
+    best = choose_pace(problem, lambda units: make_rows(units, 4), CPU, alike=True)
     assert best.rows_per_second > 0 and best.strategy in NAMES
     assert all(weight.requires_grad for weight in problem.network.parameters())

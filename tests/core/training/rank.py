@@ -121,7 +121,7 @@ def leading(found: Crew, present: int) -> tuple[torch.Tensor, list[float]]:
 
 def helping(found: Crew) -> tuple[torch.Tensor, list[float]]:
     own = found.add_up(total_of(dealt(found, np.empty(0))))
-    return found.hand_out(own.to(torch.float32)), []
+    return found.hand_out(own), []
 
 
 def weights(found: Crew) -> dict:
@@ -171,6 +171,7 @@ def make_exact() -> None:
     """Double precision throughout, no noise, and draws that can be made again."""
     torch.set_default_dtype(torch.float64)
     torch.Tensor.float = torch.Tensor.double
+    distributed.NOISY = torch.float64
     hardware = Hardware(device=torch.device("cpu"), precision=torch.float32, threads=2)
     patch_everywhere("choose_hardware", lambda *_: hardware)
     public = warmup.public_network

@@ -192,6 +192,21 @@ def test_pace_is_found_on_random_images_and_remembered(tmp_path, monkeypatch):
     assert find_pace(work) is pace
 
 
+@pytest.mark.parametrize("images", [1, 2])
+def test_only_units_of_one_image_go_through_the_network_together(
+    tmp_path, monkeypatch, images
+):
+    """Patients have different numbers of them, and would shape each other's batch."""
+    plan, said = make_plan(tmp_path), []
+    monkeypatch.setattr(
+        gradients, "choose_pace", lambda *_, alike: said.append(alike) or SLOW
+    )
+    find_pace.cache_clear()
+    find_pace(workload(plan.checkpoint, plan.recipe, images, "cpu"))
+    find_pace.cache_clear()
+    assert said == [images == 1]
+
+
 def test_views_are_made_as_the_recipe_says(tmp_path, dataset, monkeypatch):
     asked, real = [], gradients.make_views
 
