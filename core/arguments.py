@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any, NoReturn
 
 from core.errors import UserError
@@ -31,8 +31,8 @@ _HELP = DECLARATIONS | {
     "or training patients where they are the unit",
     "unit": "whom the bound protects: image or patient",
     "max_images_per_unit": "images of a patient looked at in one step",
-    "checkpoint": "public network to start from: a name (sfumato import-checkpoint "
-    "lists them) or a folder",
+    "checkpoint": "public network to start from: the name of one that is at hand "
+    "(sfumato import-checkpoint lists them) or a folder",
     "overlap_answer": "could the checkpoint have been trained on these people: no, "
     "unsure or yes",
     "overlap_reason": "how that is known; it is printed in the report",
@@ -154,7 +154,21 @@ def project_wished(options: argparse.Namespace) -> tuple[Project, bool]:
         raise UserError(_UNSAID)
     before = None if saved is None else Project(**saved)
     project = Project(**wishes | given).anchored(before)
+    # PRIVACY: an answer about one checkpoint and these people says nothing of others.
+    if "overlap_answer" not in given and _asked_of_others(wishes, project, before):
+        project = replace(project, overlap_answer="", overlap_reason="")
     return project, "unit" in wishes | given
+
+
+def _asked_of_others(
+    wishes: dict[str, Any], project: Project, before: Project | None
+) -> bool:
+    """Whether the project has other images or another checkpoint than the wishes."""
+    meant = Project(**wishes).anchored(before)
+    return any(
+        wishes.get(name) and getattr(meant, name) != getattr(project, name)
+        for name in ("source", "checkpoint")
+    )
 
 
 def windows_joined(arguments: Sequence[str]) -> list[str]:

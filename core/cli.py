@@ -162,12 +162,9 @@ def _budget(options: argparse.Namespace, watcher: Watcher) -> None:
 
 def _import_checkpoint(options: argparse.Namespace, watcher: Watcher) -> None:
     from core.checkpoints.importing import Hints, Import, import_checkpoint
-    from core.checkpoints.published import published
 
     if options.path is None:
-        for entry in published():
-            no = f"; not to be imported: {entry.refused}" if entry.refused else ""
-            print(f"{entry.name}: {entry.title}, {entry.megabytes:,} MB{no}")
+        _list_checkpoints(as_json=options.json)
         return
     if options.name is None:
         raise UserError(
@@ -182,6 +179,31 @@ def _import_checkpoint(options: argparse.Namespace, watcher: Watcher) -> None:
         _print(asdict(card))
     else:
         print(f"{card.name}: {card.parameters:,} parameters, in {card.folder}.")
+
+
+def _list_checkpoints(*, as_json: bool) -> None:
+    from core.checkpoints.catalogue import available
+    from core.checkpoints.published import published
+
+    at_hand, known = available(), published()
+    if as_json:
+        _print(
+            {
+                "at_hand": [asdict(card) for card in at_hand],
+                "known": [asdict(entry) for entry in known],
+            }
+        )
+        return
+    print("At hand, for --checkpoint NAME:")
+    for card in at_hand:
+        print(f"  {card.name}: {card.title}; trained on: {card.pretraining_data}")
+    print("\nKnown, to be imported from a file (--known NAME; --json says more):")
+    for entry in known:
+        print(f"  {entry.name}: {entry.title}, {entry.file}, {entry.megabytes:,} MB")
+        print(f"    {entry.source}; licence: {entry.licence}")
+        print(f"    trained on: {entry.pretraining_data}")
+        if entry.refused:
+            print(f"    not to be imported: {entry.refused}")
 
 
 def _run(options: argparse.Namespace, watcher: Watcher) -> None:

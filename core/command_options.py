@@ -48,7 +48,10 @@ def budget(command: ArgumentParser) -> None:
 def import_checkpoint(command: ArgumentParser) -> None:
     """The file, its new name, and what it cannot tell of itself."""
     command.add_argument(
-        "path", type=Path, nargs="?", help=".pt file, diffusers folder"
+        "path",
+        type=Path,
+        nargs="?",
+        help=".pt file, diffusers folder; without one, checkpoints are listed",
     )
     command.add_argument("name", nargs="?", help="what it will be called here")
     command.add_argument("--known", default="", help="which of the catalogue's it is")
@@ -58,9 +61,7 @@ def import_checkpoint(command: ArgumentParser) -> None:
     for name in ("overlap-reason", "title", "licence", "source", "pretraining-data",
                  "pretraining-licences"):  # fmt: skip
         command.add_argument(f"--{name}", default="", help="for its card")
-    command.add_argument(
-        "--process", help="eps, v-cosine-1000, eps-linear-1000, edm, …"
-    )
+    command.add_argument("--process", help="eps, v, v-cosine-1000, eps-linear-4000, …")
     for name in ("resolution", "heads", "head-channels"):
         command.add_argument(f"--{name}", type=whole, help="where the file cannot tell")
     command.add_argument(

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 
 from core.checkpoints.cards import CheckpointCard
+from core.checkpoints.scratch import is_scratch
 from core.data.options import LEAVE_OUT, OWN_UNIT
 from core.plan_words import (
     adapters,
@@ -273,7 +274,7 @@ def provenance(card: CheckpointCard | None, project: Project) -> dict[str, str]:
         "trained_as": card.parameterisation,
         "overlap_answer": answer or "not asked",
         "overlap_reason": reason or "not stated",
-        "overlap_answer_at_import": "" if answer == card.overlap else before,
+        "overlap_answer_at_import": "" if is_scratch(card.name) else before,
     }
     return {name: words for name, words in known.items() if words}
 

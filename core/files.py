@@ -146,17 +146,50 @@ def read_json(path: Path) -> dict:
         UserError: when it is missing, unreadable or not a JSON object.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = path.read_bytes()
     except OSError as error:
         raise explained(error, path) from error
-    except ValueError:
+    return parse_json(content, path)
+
+
+def read_limited(path: Path, most: int) -> bytes:
+    """The bytes of a file that somebody else may have written.
+
+    Args:
+        most: Bytes that such a file can have.
+
+    Raises:
+        UserError: when it is missing, unreadable or larger.
+    """
+    try:
+        with open(path, "rb") as file:
+            content = file.read(most + 1)
+    except OSError as error:
+        raise explained(error, path) from error
+    if len(content) > most:
+        raise UserError(
+            f"The file {path} is larger than such a file can be: copy it again from "
+            "its source."
+        )
+    return content
+
+
+def parse_json(content: bytes, path: Path) -> dict:
+    """The JSON object that the file `path` held.
+
+    Raises:
+        UserError: when it is none.
+    """
+    try:
+        found = json.loads(content.decode("utf-8"))
+    except (ValueError, RecursionError):
         raise UserError(
             f"The file {path} is damaged (not valid JSON): restore it from a backup, "
             "or delete its folder to repeat that stage."
         ) from None
-    if not isinstance(content, dict):
+    if not isinstance(found, dict):
         raise UserError(f"The file {path} is not what Sfumato wrote there: restore it.")
-    return content
+    return found
 
 
 def require_space(folder: Path, needed: int) -> None:

@@ -120,9 +120,9 @@ class Page(QWidget):
         assert self.state is not None
         if self.state.busy:
             self.refuse(
-                self.tr("Wait until the step {other} has finished.").format(
-                    other=self.state.busy
-                )
+                self.tr(
+                    "Wait until the step {other} has finished, or stop it there."
+                ).format(other=self.state.busy)
             )
         return bool(self.state.busy)
 

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from core.diffusion.process import Process
 from core.errors import UserError
-from core.files import read_json, write_json
+from core.files import parse_json, read_limited, write_json
 
 CARD = "card.json"
+LONGEST_CARD = 2**20
 OVERLAP_ANSWERS = ("no", "unsure", "yes")
 STARTED_FROM = "started from "
 _TRAINED_BY = "sfumato run"
@@ -35,7 +36,8 @@ class CheckpointCard:
             `Process.parse` reads it: "v", "edm", "eps-cosine-4000-rescaled".
         steps, batch_size: Length of the pretraining; 0 where that is not known.
         command: The command that made it.
-        sha256: Of the weights file.
+        sha256, config_sha256: Of the weights file, and of the config that says what
+            the network computes; of the latter "" on a card of an older version.
         folder: Where it lies (not part of the file).
         image_channels: 1 for a network that draws grey images only, or 3.
         source: Where an imported file was published.
@@ -69,6 +71,7 @@ class CheckpointCard:
     overlap: str = ""
     overlap_reason: str = ""
     private_run: str = ""
+    config_sha256: str = ""
 
     def __post_init__(self) -> None:
         """Refuse values that no card can have.
@@ -139,7 +142,7 @@ def read_card(folder: Path) -> CheckpointCard:
             f"The folder {folder} holds no checkpoint that Sfumato knows (no {CARD}): "
             "choose one from the list, or make one with sfumato pretrain."
         )
-    content = read_json(folder / CARD)
+    content = parse_json(read_limited(folder / CARD, LONGEST_CARD), folder / CARD)
     try:
         return CheckpointCard(folder=folder, **content)
     except (TypeError, ValueError, UserError) as error:

@@ -7,6 +7,7 @@ from importlib import resources
 from pathlib import Path
 
 from core.checkpoints.cards import CARD, CheckpointCard, read_card
+from core.checkpoints.published import published
 from core.checkpoints.scratch import is_scratch, make_scratch, scratch_folder
 from core.errors import UserError
 from core.workspace import user_folder
@@ -72,5 +73,22 @@ def find(name: str) -> CheckpointCard:
     if is_scratch(name):
         return make_scratch(name, imported_folder())
     if is_named(name):
-        return read_card(imported_folder() / name)
-    return read_card(Path(name).expanduser())
+        return _not_scratch(read_card(imported_folder() / name))
+    folder = Path(name).expanduser()
+    if not folder.exists() and name in (entry.name for entry in published()):
+        raise UserError(
+            f"The checkpoint {name!r} is known, but not on this computer: get its file "
+            "from its source, and run sfumato import-checkpoint FILE NAME --known "
+            f"{name}."
+        )
+    return _not_scratch(read_card(folder))
+
+
+def _not_scratch(card: CheckpointCard) -> CheckpointCard:
+    # PRIVACY: of a network that nothing has trained nobody is asked whom it could know.
+    if is_scratch(card.name):
+        raise UserError(
+            f"The folder {card.folder} says that it holds an untrained network: name "
+            f"that itself, {card.name!r}, or choose another."
+        )
+    return card

@@ -28,7 +28,7 @@ def main() -> int:
     request = json.load(sys.stdin)
     source = Path(request["source"])
     try:
-        _limit(sum(file.stat().st_size for file in _files(source)))
+        _limit(source.stat().st_size)
         convert(source, Path(request["folder"]), request["hints"], request["card"])
     except UserError as error:
         print(json.dumps({"error": str(error)}))
@@ -43,12 +43,6 @@ _TOO_LARGE = (
     "There is not enough memory to convert {}: close other programs, or use a machine "
     "with more."
 )
-
-
-def _files(source: Path) -> list[Path]:
-    if source.is_dir():
-        return [file for file in source.rglob("*") if file.is_file()]
-    return [source]
 
 
 def _limit(size: int) -> None:
@@ -74,9 +68,10 @@ def convert(
     """Write the checkpoint that `source` holds into `folder`.
 
     Args:
-        source: A weight file or a diffusers folder.
+        source: A weight file, alone or in a diffusers folder.
         hints: Fields of `Hints`.
-        card: Fields of the card that the file cannot tell.
+        card: Fields of the card that the file cannot tell; what "conversion" says comes
+            after what was read.
 
     Raises:
         UserError: when the file is not understood, or private images trained it;
@@ -91,7 +86,9 @@ def convert(
 
     torch.set_num_threads(1)
     _refuse_model(source)
-    weights_file, layout, shapes, read = _understand(source, Hints(**hints))
+    digest = sha256(source)
+    shapes, read = _tensors(source)
+    layout = _understand(source, shapes, Hints(**hints))
     weights = assembled(layout, shapes, read)
     with torch.device("meta"):
         network = build_network(layout.config)
@@ -101,15 +98,33 @@ def convert(
             f"The weights in {source} hold values that are not numbers: choose another "
             "checkpoint."
         )
-    save_checkpoint(
-        network,
-        folder,
-        dtype=torch.float32,
-        parameterisation=layout.process,
-        source_sha256=sha256(weights_file),
-        conversion=layout.notes,
-        **card,
-    )
+    if not _answers(network):
+        raise UserError(
+            f"The network in {source} answers with values that are not numbers: choose "
+            "another checkpoint."
+        )
+    if sha256(source) != digest:
+        raise UserError(f"The file {source} changed while it was read: start again.")
+    notes = ", ".join(filter(None, (layout.notes, card.get("conversion"))))
+    told = card | {"conversion": notes, "parameterisation": layout.process}
+    save_checkpoint(network, folder, dtype=torch.float32, source_sha256=digest, **told)
+
+
+def _answers(network: Any) -> bool:
+    """Whether it makes numbers of noise, at little and at much of it."""
+    import torch
+
+    config = network.config
+    noise = torch.randn(
+        1, config.image_channels, config.resolution, config.resolution,
+        generator=torch.Generator().manual_seed(0),
+    )  # fmt: skip
+    label = torch.zeros(1, dtype=torch.int64)
+    with torch.no_grad():
+        return all(
+            bool(network(noise, torch.tensor([time]), label).isfinite().all())
+            for time in (0, 999)
+        )
 
 
 def _refuse_model(source: Path) -> None:
@@ -118,26 +133,26 @@ def _refuse_model(source: Path) -> None:
 
     card = None
     with suppress(UserError):  # There is none, or it is not one of ours.
-        card = read_card(source if source.is_dir() else source.parent)
+        card = read_card(source.parent)
     # PRIVACY: an imported checkpoint counts as public from then on.
     refuse_private(card)
 
 
-def _understand(
-    source: Path, hints: Any
-) -> tuple[Path, Any, Any, Callable[[str], Any]]:
-    """The weights file, its layout, the shapes in it, and how to read a tensor."""
+def _understand(source: Path, shapes: Any, hints: Any) -> Any:
+    """The layout of the weights, by where they lie and what they are called."""
     from core.checkpoints import diffusers_folder, openai
 
-    if source.is_dir():
-        config, weights = diffusers_folder.find_files(source)
-        found = type(hints)(process=diffusers_folder.scheduler_hint(source))
-        shapes, read = _tensors(weights)
-        layout = diffusers_folder.understand(config, shapes, hints.over(found))
-        return weights, layout, shapes, read
-    shapes, read = _tensors(source)
+    if diffusers_folder.is_diffusers(source):
+        config = source.parent / diffusers_folder.CONFIG
+        return diffusers_folder.understand(config, shapes, hints)
     if openai.is_openai(shapes):
-        return source, openai.understand(shapes, hints), shapes, read
+        return openai.understand(shapes, hints)
+    if "conv_in.weight" in shapes and "time_embedding.linear_1.weight" in shapes:
+        raise UserError(
+            f"The file {source} is a part of a diffusers folder, and alone it does not "
+            "say what its network is: put the config.json that belongs to it beside "
+            f"it, and call it {' or '.join(diffusers_folder.WEIGHTS)}."
+        )
     raise UserError(
         f"The names of the tensors in {source} are those of no layout that Sfumato "
         "knows (diffusers folders, OpenAI improved-diffusion and guided-diffusion): "

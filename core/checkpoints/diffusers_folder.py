@@ -12,7 +12,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from core.checkpoints.layouts import Hints, Layout, Shapes, Source
+from core.checkpoints.layouts import (
+    Hints,
+    Layout,
+    Shapes,
+    Source,
+    published_process,
+)
 from core.diffusion.networks import NetworkConfig
 from core.diffusion.process import Parameterisation, Process
 from core.diffusion.schedules import DiscreteSchedule
@@ -47,13 +53,28 @@ _READ = {
 }  # fmt: skip
 """Fields that are read, with diffusers' defaults."""
 
+_ON_BETAS = {
+    "DDPMScheduler", "DDIMScheduler", "PNDMScheduler", "LMSDiscreteScheduler",
+    "EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler",
+    "HeunDiscreteScheduler", "DEISMultistepScheduler", "UniPCMultistepScheduler",
+    "DPMSolverMultistepScheduler", "DPMSolverSinglestepScheduler",
+    "KDPM2DiscreteScheduler", "KDPM2AncestralDiscreteScheduler",
+}  # fmt: skip
+"""Schedulers of networks that were trained on discrete steps with a schedule of β; what
+the others say (flow matching, EDM, score SDE) means something else."""
+
 _OLD_ATTENTION = {
     "query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0",
 }  # fmt: skip
 
 
-def find_files(folder: Path) -> tuple[Path, Path]:
-    """The config and the weights: in the folder, or in the "unet" of a pipeline.
+def is_diffusers(weights: Path) -> bool:
+    """Whether a weights file lies in a diffusers folder, beside its config."""
+    return weights.name in WEIGHTS and (weights.parent / CONFIG).is_file()
+
+
+def find_weights(folder: Path) -> list[Path]:
+    """The weights, in each form: in the folder, or in the "unet" of a pipeline.
 
     Raises:
         UserError: when they are not there.
@@ -61,7 +82,7 @@ def find_files(folder: Path) -> tuple[Path, Path]:
     for place in (folder, folder / "unet"):
         weights = [place / name for name in WEIGHTS if (place / name).is_file()]
         if weights and (place / CONFIG).is_file():
-            return place / CONFIG, weights[0]
+            return weights
     raise UserError(
         f"The folder {folder} is no diffusers checkpoint: it needs {CONFIG} and "
         f"{' or '.join(WEIGHTS)}, in itself or in a folder named unet."
@@ -89,13 +110,16 @@ def scheduler_hint(folder: Path) -> str | None:
 
 
 def _process(content: Mapping[str, Any], path: Path) -> str:
+    # The default of the first version, which had another field for it.
     prediction = content.get("prediction_type", "epsilon")
+    if not content.get("predict_epsilon", True):
+        prediction = "sample"
     kinds = {
         "epsilon": Parameterisation.NOISE,
         "v_prediction": Parameterisation.VELOCITY,
     }
     curves = {"linear": "linear", "squaredcos_cap_v2": "cosine"}
-    curve = curves.get(str(content.get("beta_schedule", "linear")))
+    curve = curves.get(str(content.get("beta_schedule")))
     count = content.get("num_train_timesteps", 1000)
     scale = 1000 / count if type(count) is int and count > 0 else 0
     usual = curve == "cosine" or (
@@ -103,7 +127,8 @@ def _process(content: Mapping[str, Any], path: Path) -> str:
         and abs(content.get("beta_end", 0.02) - scale * 0.02) < 1e-9
     )
     if (
-        prediction not in kinds
+        content.get("_class_name") not in _ON_BETAS
+        or prediction not in kinds
         or curve is None
         or not scale
         or not usual
@@ -119,20 +144,34 @@ def _process(content: Mapping[str, Any], path: Path) -> str:
 
 
 def understand(config_file: Path, shapes: Shapes, hints: Hints) -> Layout:
-    """Read the architecture from the config; the process must be among the hints.
+    """Read the architecture from the config, and the process from a scheduler.
 
     Raises:
-        UserError: when the config holds a field or a value that is not known.
+        UserError: when the config holds a field or a value that is not known, or the
+            hints contradict the scheduler.
     """
     config = _network(_read(config_file), config_file, hints)
-    if hints.process is None:
+    process = _agreed(scheduler_hint(config_file.parent), hints.process)
+    sources = {f"unet.{_new_name(name)}": Source(name) for name in shapes}
+    return Layout(config, process, sources, "diffusers layout")
+
+
+def _agreed(scheduler: str | None, said: str | None) -> str:
+    """What the network predicts, as the scheduler and the hints say alike."""
+    if said is None and scheduler is None:
         raise UserError(
             "The folder holds no scheduler, so it does not say the parameterisation "
             "and noise schedule: say so, or name the catalogue's checkpoint that it is."
         )
-    process = Process.parse(hints.process).name
-    sources = {f"unet.{_new_name(name)}": Source(name) for name in shapes}
-    return Layout(config, process, sources, "diffusers layout")
+    if said is None:
+        return str(scheduler)
+    process = published_process(said)
+    if scheduler not in (None, process):
+        raise UserError(
+            f"The folder's scheduler says {scheduler!r}, and you or the catalogue say "
+            f"{process!r}: leave --process out, or choose the checkpoint that is meant."
+        )
+    return process
 
 
 def _read(path: Path) -> dict[str, Any]:

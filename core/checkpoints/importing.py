@@ -20,16 +20,18 @@ from pathlib import Path
 
 from core.checkpoints.cards import OVERLAP_ANSWERS, CheckpointCard, read_card
 from core.checkpoints.catalogue import bundled, imported_folder
+from core.checkpoints.diffusers_folder import find_weights
 from core.checkpoints.layouts import Hints
 from core.checkpoints.published import PublishedCheckpoint, find_published
 from core.checkpoints.scratch import is_scratch
 from core.checkpoints.store import load_checkpoint
 from core.errors import Stopped, UserError
 from core.events import Watcher
-from core.files import private_folder, require_space, sha256
+from core.files import explained, private_folder, require_space, sha256
 
 ENDINGS = (".pt", ".pth", ".bin", ".safetensors")
 SECONDS_BETWEEN_LOOKS = 0.2
+UNPROVEN = "said to be the catalogue's {}, of which no SHA-256 is known to check it by"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,26 +75,28 @@ def import_checkpoint(wish: Import, watcher: Watcher) -> CheckpointCard:
     """
     source = wish.path.expanduser().absolute()
     known = find_published(wish.published) if wish.published else None
-    _check(wish, source)
+    _check(wish, known, source)
     card = _card_fields(wish, known)
-    _check_hash(source, known)
+    weights = _weights_file(source, known)
     private_folder(imported_folder())
-    require_space(imported_folder(), 3 * _size(source))
+    require_space(imported_folder(), 3 * weights.stat().st_size)
     hints = wish.hints.over(known.hints) if known else wish.hints
     with tempfile.TemporaryDirectory(prefix=".import-", dir=imported_folder()) as work:
         made = Path(work) / wish.name
-        _convert_in_child(source, made, hints, card, Path(work), watcher)
+        _convert_in_child(weights, made, hints, card, Path(work), watcher)
         # Read back as every checkpoint is read: hash, names, shapes, finite values.
         found = load_checkpoint(made).card
-        _check_size(found, known)
+        _check_is(found, known)
+        place = imported_folder() / wish.name
         try:
-            os.replace(made, imported_folder() / wish.name)
-        except OSError:
-            raise _taken(wish.name) from None
+            os.replace(made, place)
+        except OSError as error:
+            taken = _taken(wish.name) if place.exists() else explained(error, place)
+            raise taken from None
     return read_card(imported_folder() / wish.name)
 
 
-def _check(wish: Import, source: Path) -> None:
+def _check(wish: Import, known: PublishedCheckpoint | None, source: Path) -> None:
     if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,39}", wish.name):
         raise UserError(
             f"The name {wish.name!r} cannot be used: take up to 40 small letters, "
@@ -104,9 +108,11 @@ def _check(wish: Import, source: Path) -> None:
         raise _taken(wish.name)
     _check_source(source)
     if wish.overlap not in OVERLAP_ANSWERS:
+        data = wish.pretraining_data or (known.pretraining_data if known else "")
+        trained = f"; it was trained on: {data}" if data else ""
         raise UserError(
             "Answer whether the checkpoint could contain these patients (--overlap): "
-            f"{', '.join(OVERLAP_ANSWERS)}."
+            f"{', '.join(OVERLAP_ANSWERS)}{trained}."
         )
 
 
@@ -160,34 +166,39 @@ def _card_fields(
         "batch_size": known.batch_size if known else 0,
         "command": f"sfumato import-checkpoint {wish.path.name} {wish.name}",
         "source": told("source"),
+        "conversion": UNPROVEN.format(known.name) if known and not known.sha256 else "",
         "overlap": wish.overlap,
         "overlap_reason": wish.overlap_reason,
     }
 
 
-def _check_hash(source: Path, known: PublishedCheckpoint | None) -> None:
+def _weights_file(source: Path, known: PublishedCheckpoint | None) -> Path:
+    """The one file that will be read; in a folder, the one that the catalogue means."""
+    found = find_weights(source) if source.is_dir() else [source]
     if known is None or not known.sha256:
-        return
-    files = [source] if source.is_file() else sorted(source.rglob("*.bin"))
-    if not any(sha256(file) == known.sha256 for file in files):
+        return found[0]
+    for file in found:
+        if sha256(file) == known.sha256:
+            return file
+    raise UserError(
+        f"{source} is not the catalogue's {known.name!r} (its SHA-256 differs): copy "
+        "it again, or import it without naming the catalogue's checkpoint."
+    )
+
+
+def _check_is(found: CheckpointCard, known: PublishedCheckpoint | None) -> None:
+    """Refuse what was made of another file than the catalogue's."""
+    if known and known.sha256 not in ("", found.source_sha256):
         raise UserError(
-            f"{source} is not the catalogue's {known.name!r} (its SHA-256 differs): "
-            "copy it again, or import it without naming the catalogue's checkpoint."
+            f"The file changed while it was read, and is not the catalogue's "
+            f"{known.name!r} any more: start again."
         )
-
-
-def _check_size(found: CheckpointCard, known: PublishedCheckpoint | None) -> None:
     if known and found.parameters != known.parameters_kept:
         raise UserError(
             f"The file holds {found.parameters:,} numbers, and the catalogue's "
             f"{known.name!r} has {known.parameters_kept:,}: it is another checkpoint. "
             "Import it without naming the catalogue's."
         )
-
-
-def _size(source: Path) -> int:
-    files = source.rglob("*") if source.is_dir() else [source]
-    return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def _convert_in_child(

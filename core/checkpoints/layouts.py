@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from core.diffusion.networks import NetworkConfig, build_network
+from core.diffusion.process import Process
+from core.diffusion.schedules import DiscreteSchedule
 from core.errors import UserError
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -44,6 +46,25 @@ class Hints:
         if not self.null_class:
             del mine["null_class"]
         return replace(other, **mine)
+
+
+def published_process(name: str) -> str:
+    """The process of this name, where a file of weights from elsewhere can have it.
+
+    Networks of continuous noise levels are published with constants that ours have not
+    (σ_data = 0.5, other times), and nothing in a file would tell.
+
+    Raises:
+        UserError: when it is unknown, or one of those.
+    """
+    process = Process.parse(name)
+    if not isinstance(process.schedule, DiscreteSchedule):
+        raise UserError(
+            f"Networks that predict {name!r} cannot be imported, as a file does not "
+            "say their σ_data, which is √(1/3) here and another elsewhere: choose a "
+            "checkpoint that was trained on discrete steps (eps or v)."
+        )
+    return process.name
 
 
 def unchanged(tensor: Tensor) -> Tensor:

@@ -13,9 +13,15 @@ from collections.abc import Callable, Iterator
 
 from torch import Tensor
 
-from core.checkpoints.layouts import Hints, Layout, Shapes, Source, unchanged
+from core.checkpoints.layouts import (
+    Hints,
+    Layout,
+    Shapes,
+    Source,
+    published_process,
+    unchanged,
+)
 from core.diffusion.networks import LABEL_TABLE, NetworkConfig
-from core.diffusion.process import Process
 from core.errors import UserError
 
 _RESIDUAL = {
@@ -78,7 +84,7 @@ def _check(hints: Hints) -> None:
             f"The attention order {hints.attention_order!r} is unknown: use legacy "
             "(improved-diffusion, and guided-diffusion's usual one) or new."
         )
-    Process.parse(hints.process or "")
+    published_process(hints.process or "")
 
 
 def _config(shapes: Shapes, hints: Hints) -> NetworkConfig:
@@ -113,25 +119,34 @@ def _config(shapes: Shapes, hints: Hints) -> NetworkConfig:
             "image generator (an upsampler takes 6): choose another checkpoint."
         )
     assert hints.resolution is not None
-    return NetworkConfig.from_json(
-        {
-            "resolution": hints.resolution,
-            "image_channels": image_channels,
-            "channels": channels,
-            "layers": layers,
-            "attention_levels": tuple(
-                level
-                for level, first in enumerate(firsts)
-                if f"input_blocks.{first}.1.qkv.weight" in shapes
-            ),
-            "heads": hints.heads or 0,
-            "head_channels": hints.head_channels or 1,
-            "classes": classes - hints.null_class,
-            "null_class": hints.null_class,
-            "scale_shift": modulation == 2 * channels[0],
-            "residual_resampling": levels > 1 and not by_convolution,
-        }
-    )
+    try:
+        return NetworkConfig.from_json(
+            {
+                "resolution": hints.resolution,
+                "image_channels": image_channels,
+                "channels": channels,
+                "layers": layers,
+                "attention_levels": tuple(
+                    level
+                    for level, first in enumerate(firsts)
+                    if f"input_blocks.{first}.1.qkv.weight" in shapes
+                ),
+                "heads": hints.heads or 0,
+                "head_channels": hints.head_channels or 1,
+                "classes": classes - hints.null_class,
+                "null_class": hints.null_class,
+                "scale_shift": modulation == 2 * channels[0],
+                "residual_resampling": levels > 1 and not by_convolution,
+            }
+        )
+    except UserError:
+        said = (
+            f"{hints.heads} heads" if hints.heads else f"{hints.head_channels} per head"
+        )
+        raise UserError(
+            f"No network has {channels} channels, {classes} labels, {hints.resolution} "
+            f"pixels per side and {said}: correct what was said of the file."
+        ) from None
 
 
 def _count(shapes: Shapes, list_name: str) -> int:

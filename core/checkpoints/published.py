@@ -30,7 +30,7 @@ class PublishedCheckpoint:
         parameters: Numbers in the file.
         width: Channels of the first level.
         learns_variance: Whether half of the last layer predicts a variance.
-        sha256: Of the file; "" where none was published.
+        sha256: Of the file; "" where none is known.
         steps, batch_size: Length of the pretraining; 0 where it is not stated.
         refused: Why it cannot be imported; "" when it can.
         hints: What the file cannot tell.

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-import json
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load, save_file
+from torch import Tensor
 
 from core.checkpoints.cards import CheckpointCard, read_card, write_card
 from core.diffusion.networks import DenoisingNetwork, NetworkConfig, build_network
 from core.errors import UserError
-from core.files import read_json, sha256, write_atomically, write_json
+from core.files import (
+    parse_json,
+    read_limited,
+    sha256,
+    write_atomically,
+    write_json,
+)
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 CONFIG = "config.json"
+LONGEST_CONFIG = LONGEST_HEADER = 2**20
+"""Bytes, of the config and of what stands before the weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +53,7 @@ def save_checkpoint(
         resolution=network.config.resolution,
         image_channels=network.config.image_channels,
         sha256=sha256(folder / WEIGHTS),
+        config_sha256=sha256(folder / CONFIG),
         **card,
     )
     write_card(full)
@@ -51,60 +61,80 @@ def save_checkpoint(
 
 
 def load_checkpoint(folder: Path) -> Checkpoint:
-    """Read a checkpoint; names, shapes and the hash are checked before it is used.
+    """Read a checkpoint; names, shapes and hashes are checked before it is used.
 
     Raises:
-        UserError: when the file is damaged, was changed since its card was written, or
+        UserError: when a file is damaged, was changed since its card was written, or
             belongs to another architecture.
     """
     card = read_card(folder)
-    fields = read_json(folder / CONFIG).get("sfumato_network")
+    network = _network(folder, card)
+    content = _content(folder / WEIGHTS, 8 * card.parameters + LONGEST_HEADER)
+    if hashlib.sha256(content).hexdigest() != card.sha256:
+        raise UserError(
+            f"The weights in {folder} are not those that the card describes (SHA-256 "
+            "differs): copy the checkpoint again from its source."
+        )
+    network.load_state_dict(_weights(content, network, folder), assign=True)
+    return Checkpoint(card=card, network=network)
+
+
+def _network(folder: Path, card: CheckpointCard) -> DenoisingNetwork:
+    """The network that the config describes, without weights, if the card agrees."""
+    content = _content(folder / CONFIG, LONGEST_CONFIG)
+    # PRIVACY: sizes alone do not say what the network computes; the plan names both.
+    if card.config_sha256 not in ("", hashlib.sha256(content).hexdigest()):
+        raise UserError(
+            f"The {CONFIG} in {folder} is not the one that the card describes (SHA-256 "
+            "differs): copy the checkpoint again from its source."
+        )
+    fields = parse_json(content, folder / CONFIG).get("sfumato_network")
     if not isinstance(fields, dict):
         raise UserError(
             f"The checkpoint {folder} was made for another architecture (its {CONFIG} "
             "names no Sfumato network): choose one from the list."
         )
+    config = NetworkConfig.from_json(fields)
     with torch.device("meta"):  # Sizes only: the weights are in the file.
-        network = build_network(NetworkConfig.from_json(fields))
-    if not (folder / WEIGHTS).is_file():
-        raise UserError(f"The checkpoint {folder} has no {WEIGHTS}: copy it again.")
-    if sha256(folder / WEIGHTS) != card.sha256:
+        network = build_network(config)
+    parameters = sum(tensor.numel() for tensor in network.state_dict().values())
+    found = (parameters, config.resolution, config.image_channels)
+    if found != (card.parameters, card.resolution, card.image_channels):
         raise UserError(
-            f"The weights in {folder} are not those that the card describes (SHA-256 "
-            "differs): copy the checkpoint again from its source."
+            f"The card in {folder} tells of a network of other sizes than {CONFIG} "
+            "does: copy the checkpoint again from its source."
         )
-    load_weights(network, folder / WEIGHTS)
-    return Checkpoint(card=card, network=network)
+    return network
 
 
-def load_weights(network: DenoisingNetwork, path: Path) -> None:
-    """Give `network` the weights in a safetensors file of its very names and shapes.
-
-    Raises:
-        UserError: when names or shapes differ, a value is not finite, or the file is
-            not safetensors.
-    """
-    expected = network.state_dict()
-    try:
-        with safe_open(path, framework="pt") as file:
-            shapes = {k: tuple(file.get_slice(k).get_shape()) for k in file.keys()}
-            if shapes != {name: tuple(t.shape) for name, t in expected.items()}:
-                raise UserError(
-                    f"The weights in {path.parent} belong to another architecture than "
-                    f"its {CONFIG} describes: choose another checkpoint."
-                )
-            # Copied: what safetensors gives is the file itself, mapped to memory.
-            weights = {
-                name: file.get_tensor(name).to(torch.float32, copy=True)
-                for name in shapes
-            }
-    except (SafetensorError, json.JSONDecodeError, OSError) as error:
+def _content(path: Path, most: int) -> bytes:
+    if not path.is_file():
         raise UserError(
-            f"The weights file {path} cannot be read ({error}): copy it again."
+            f"The checkpoint {path.parent} has no {path.name}: copy it again."
+        )
+    return read_limited(path, most)
+
+
+def _weights(
+    content: bytes, network: DenoisingNetwork, folder: Path
+) -> dict[str, Tensor]:
+    """The weights in a safetensors file of the network's very names and shapes."""
+    try:
+        found = load(content)
+    except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
+        raise UserError(
+            f"The weights file in {folder} cannot be read ({error}): copy it again."
         ) from None
+    shapes = {name: tensor.shape for name, tensor in found.items()}
+    if shapes != {name: t.shape for name, t in network.state_dict().items()}:
+        raise UserError(
+            f"The weights in {folder} belong to another architecture than its {CONFIG} "
+            "describes: choose another checkpoint."
+        )
+    weights = {name: tensor.to(torch.float32) for name, tensor in found.items()}
     if not all(torch.isfinite(tensor).all() for tensor in weights.values()):
         raise UserError(
-            f"The weights in {path.parent} hold values that are not numbers: choose "
-            "another checkpoint."
+            f"The weights in {folder} hold values that are not numbers: choose another "
+            "checkpoint."
         )
-    network.load_state_dict(weights, assign=True)
+    return weights

@@ -120,14 +120,14 @@ def _kinds_are_right(config: NetworkConfig) -> bool:
 def _sizes_are_right(config: NetworkConfig) -> bool:
     channels, attention = config.channels, config.attention_levels
     sizes = (
-        config.resolution, config.fold, config.layers, config.groups,
-        config.head_channels, *channels,
+        config.resolution, config.fold, config.groups, config.head_channels, *channels,
     )  # fmt: skip
     # The middle block attends at the width of the coarsest level.
     widths = [w for level, w in enumerate(channels) if level in attention]
     widths += channels[-1:]
     return (
         all(1 <= size <= 4096 for size in sizes)
+        and 1 <= config.layers <= 16
         and 0 <= config.classes <= 100_000
         and (config.classes > 0 or not config.null_class)
         and config.image_channels in (1, 3)

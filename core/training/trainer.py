@@ -43,7 +43,7 @@ from core.training.plan import Plan, plan_facts, started_from
 from core.training.purse import Purse, refuse_unpaid
 from core.training.state import TrainingState, load_newest, save_state
 from core.training.units import UnitImages, group_units
-from core.training.warmup import public_network, release, warmed_up
+from core.training.warmup import public_checkpoint, public_network, release, warmed_up
 
 SECONDS_BETWEEN_STATES = 60.0
 MODEL = "model"
@@ -91,8 +91,10 @@ def fine_tune(
     purse = Purse(plan, dataset.fingerprint, ledger)
     if plan.mechanism is None:
         return _without_network(plan, units, purse, folder, hardware, watcher)
+    # PRIVACY: first, as it refuses a network that is not fit, before anything is spent.
+    pace = _pace(plan, hardware, watcher)
     network = _start(plan, units, purse, folder, hardware, watcher)
-    _descend(plan, network, units, purse, folder, hardware, watcher)
+    _descend(plan, network, units, purse, folder, hardware, pace, watcher)
     charged = purse.steps_charged()
     state = TrainingState.start(trained(network))
     load_newest(state, folder)
@@ -115,7 +117,11 @@ def _without_network(
 
     Raises:
         Unfinishable: when the moments were paid for and lost: never made twice.
+        UserError: when the network that is to clean the pictures cannot be used.
     """
+    # PRIVACY: before anything is spent on pictures that it could never clean.
+    if plan.checkpoint:
+        public_checkpoint(plan)
     if release(plan, units, purse, folder, hardware, watcher) is None:
         raise Unfinishable(
             f"The noisy statistics in {folder} are incomplete, as the program was "
@@ -154,12 +160,12 @@ def _descend(
     purse: Purse,
     folder: Path,
     hardware: Hardware,
+    pace: Pace,
     watcher: Watcher,
 ) -> None:
     """DP-SGD until the committed steps are charged."""
     state = _state(network, purse, folder)
     optimiser = adam(plan, state)
-    pace = _pace(plan, hardware, watcher)
     outer = outer_timesteps(plan, network.config.null_label, folder, watcher)
     invite = partial(invitation, plan, hardware, pace, state.updates)
     with (
@@ -186,7 +192,7 @@ def _descend(
                 )
                 if outer:  # Public, and made from noisy weights: post-processing.
                     noisy += outer.gradient(total_of, state.updates)
-                others.hand_out(noisy)
+                noisy = others.hand_out(noisy)
             except ProcessLost:
                 save_state(state, folder)
                 raise

@@ -72,8 +72,11 @@ def public_checkpoint(plan: Plan) -> Checkpoint:
     """
     card = started_from(plan)
     found = load_checkpoint(card.folder)
+    same = found.card.sha256 == card.sha256 and (
+        card.config_sha256 in ("", found.card.config_sha256)
+    )
     # PRIVACY: that it holds none of the protected people was said of those weights.
-    if found.card.sha256 != card.sha256 and not is_scratch(card.name):
+    if not same and not is_scratch(card.name):
         raise UserError(
             f"The checkpoint in {card.folder} is another than the one that this "
             "project was planned with: put that one back, or start a new project."

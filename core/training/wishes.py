@@ -207,15 +207,16 @@ def starting_card(project: Project, recipe: Recipe) -> CheckpointCard:
 def told_overlap(project: Project, card: CheckpointCard) -> tuple[str, str]:
     """Whether the checkpoint could contain the protected people, and why.
 
-    The project's answer, which is about its own images; without one, the answer given
-    when the checkpoint was imported. ("", "") when neither was given.
+    The project's answer, as one given at the import may be of other people; of random
+    weights it is known. ("", "") when it was not given.
 
     Raises:
         UserError: when the answer is none.
     """
-    if is_scratch(card.name) or not project.overlap_answer:
+    # PRIVACY: no bound counts what a network knew of these people before.
+    if is_scratch(card.name):
         return card.overlap, card.overlap_reason
-    if project.overlap_answer not in OVERLAP_ANSWERS:
+    if project.overlap_answer not in ("", *OVERLAP_ANSWERS):
         raise UserError(
             f"The answer {project.overlap_answer!r} to whether the checkpoint could "
             "have been trained on these people is unknown: use "

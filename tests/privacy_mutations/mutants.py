@@ -8,6 +8,7 @@ from tests.privacy_mutations.accounting_mutants import (
     LOSS_MUTANTS,
 )
 from tests.privacy_mutations.cell_mutants import CELL_MUTANTS
+from tests.privacy_mutations.checkpoint_mutants import CHECKPOINT_MUTANTS
 from tests.privacy_mutations.data_mutants import DATA_MUTANTS
 from tests.privacy_mutations.feature_mutants import FEATURE_MUTANTS
 from tests.privacy_mutations.gradient_mutants import GRADIENT_MUTANTS
@@ -400,6 +401,7 @@ MUTANTS = (
     *ACCOUNTING_MUTANTS, *LOSS_MUTANTS, *COMPARISON_MUTANTS,
     *LEDGER_MUTANTS, *SPENDING_MUTANTS,
     *PLAN_MUTANTS, *PURSE_MUTANTS, *DEALING_MUTANTS, *GRADIENT_MUTANTS,
+    *CHECKPOINT_MUTANTS,
     *TEACHER_MUTANTS,
     *CELL_MUTANTS, *FEATURE_MUTANTS, *DATA_MUTANTS,
 )  # fmt: skip

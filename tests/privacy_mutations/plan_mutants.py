@@ -14,7 +14,6 @@ BUDGET = "privacy/budget.py"
 MECHANISM = "privacy/mechanism.py"
 DISTRIBUTED = "training/distributed.py"
 
-STARTING = "test_private_start.py::"
 IN_PLAN = "training/test_plan.py::"
 IN_PURSE = "training/test_purse.py::"
 IN_TRAINER = "training/test_trainer.py::"
@@ -51,83 +50,6 @@ PLAN_MUTANTS = (
         tests=(
             "training/test_pictures.py::test_the_moments_have_what_the_teacher_leaves",
         ),
-    ),
-    Mutant(
-        name="another checkpoint than the one that was asked about cleans the pictures",
-        file="training/warmup.py",
-        correct="if found.card.sha256 != card.sha256 and not is_scratch(card.name):",
-        wrong="if found.card.name != card.name and not is_scratch(card.name):",
-        tests=(
-            "training/test_pictures.py::test_a_network_that_was_replaced_draws_nothing",
-        ),
-    ),
-    Mutant(
-        name="nobody asks whether the network that cleans pictures knew these people",
-        file=PLAN,
-        correct="recipe.pictures == NETWORK or recipe.starts_from_checkpoint",
-        wrong="recipe.pictures == NETWORK",
-        tests=(
-            "training/test_pictures.py::test_refining_asks_whether_the_network_knew_"
-            "these_people",
-        ),
-    ),
-    Mutant(
-        name="the next project starts from the model of this one",
-        file=WISHES,
-        correct="    refuse_private(card)\n",
-        wrong="",
-        tests=(STARTING + "test_no_project_starts_from_it",),
-    ),
-    Mutant(
-        name="a private model does not say which run trained it",
-        file=TRAINER,
-        correct="private_run=plan.run",
-        wrong='private_run=""',
-        tests=(STARTING + "test_the_model_names_the_run_that_trained_it",),
-    ),
-    Mutant(
-        name="a private model passes for a public one by what its card says else",
-        file="checkpoints/cards.py",
-        correct="bool(self.private_run) or self.command",
-        wrong="self.command",
-        tests=(STARTING + "test_no_project_starts_from_it",),
-    ),
-    Mutant(
-        name="a private model of an older version passes for a public one",
-        file="checkpoints/cards.py",
-        correct="bool(self.private_run) or self.command == _TRAINED_BY",
-        wrong="bool(self.private_run)",
-        tests=(STARTING + "test_no_project_starts_from_it",),
-    ),
-    Mutant(
-        name="a private model is imported",
-        file="checkpoints/conversion.py",
-        correct="    refuse_private(card)\n",
-        wrong="",
-        tests=(STARTING + "test_it_is_not_imported",),
-    ),
-    Mutant(
-        name="a private model is offered among the checkpoints",
-        file="training/preview.py",
-        correct="    if card.is_private:\n",
-        wrong="    if False:\n",
-        tests=(
-            STARTING + "test_it_is_locked_where_it_was_copied_among_the_checkpoints",
-        ),
-    ),
-    Mutant(
-        name="an older plan to start from a private model is gone on with",
-        file="pipeline.py",
-        correct="            refuse_private(plan.checkpoint)\n            number",
-        wrong="            number",
-        tests=(STARTING + "test_a_plan_that_an_older_version_made_from_it_is_refused",),
-    ),
-    Mutant(
-        name="images of a model that began as a private one are released",
-        file="pipeline.py",
-        correct="    refuse_private(plan.checkpoint)\n    training =",
-        wrong="    training =",
-        tests=(STARTING + "test_a_plan_that_an_older_version_made_from_it_is_refused",),
     ),
     Mutant(
         name="a class that nobody confirmed is in the release",
@@ -196,13 +118,6 @@ PLAN_MUTANTS = (
         correct="calibrate(at, budget.epsilon, budget.delta, budget.relation)",
         wrong="calibrate(at, budget.epsilon, budget.delta, Relation.REPLACE_SPECIAL)",
         tests=(IN_PLAN + "test_the_calibration_is_over_everything",),
-    ),
-    Mutant(
-        name="people who are in the checkpoint are promised something",
-        file=WISHES,
-        correct='if told_overlap(project, card)[0] == "yes":',
-        wrong="if False:",
-        tests=(IN_PLAN + "test_wishes_that_do_not_fit_are_refused",),
     ),
     Mutant(
         name="the rate is rounded where the plan is bound",

@@ -22,7 +22,8 @@ def check_fitness(problem: Problem, rows: UnitRows) -> None:
 
     Raises:
         UserError: when the network couples the images of a batch, draws random numbers
-            of its own, or has a trained weight that the loss does not depend on.
+            of its own, answers with what is no number, or has a trained weight that
+            the loss does not depend on.
     """
     for name, layer in problem.network.named_modules():
         # PRIVACY: a layer that mixes the images of a batch lets one unit push the
@@ -36,6 +37,8 @@ def check_fitness(problem: Problem, rows: UnitRows) -> None:
         alone = torch.cat(
             [_losses(problem, rows.units(unit, unit + 1)) for unit in range(len(rows))]
         )
+    if not torch.isfinite(together).all():
+        raise _refused("it answers with values that are not numbers")
     if not torch.equal(together, again):
         raise _refused("it draws random numbers of its own, such as dropout")
     # PRIVACY: the same, for a coupling that has no name.

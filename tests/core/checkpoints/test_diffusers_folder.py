@@ -9,7 +9,8 @@ import torch
 from diffusers import DDIMScheduler, DDPMScheduler, UNet2DModel
 from safetensors.torch import load_file, save_file
 
-from core.checkpoints.conversion import convert
+from core.checkpoints import conversion
+from core.checkpoints.diffusers_folder import find_weights
 from core.checkpoints.store import load_checkpoint
 from core.errors import UserError
 from tests.core.checkpoints.test_openai import CARD
@@ -38,6 +39,11 @@ def make(folder, *, safe=True, scheduler=None, **changes) -> UNet2DModel:
     if scheduler:
         scheduler.save_pretrained(folder / "scheduler")
     return unet
+
+
+def convert(folder, made, hints, card) -> None:
+    """As an import does it: the weights are found first, then read by themselves."""
+    conversion.convert(find_weights(folder)[0], made, hints, card)
 
 
 def edit(path, **changes):
@@ -126,6 +132,11 @@ def test_a_pipeline_says_its_schedule(tmp_path, scheduler, process):
         {"rescale_betas_zero_snr": True},
         {"num_train_timesteps": "many"},
         {"beta_end": "x"},
+        {"beta_schedule": None},
+        {"predict_epsilon": False},
+        {"_class_name": "FlowMatchEulerDiscreteScheduler"},
+        {"_class_name": "EDMEulerScheduler"},
+        {"_class_name": None},
     ],
 )
 def test_a_schedule_that_is_not_ours_is_refused(tmp_path, changes):
@@ -133,6 +144,28 @@ def test_a_schedule_that_is_not_ours_is_refused(tmp_path, changes):
     edit(tmp_path / "theirs" / "scheduler" / "scheduler_config.json", **changes)
     with pytest.raises(UserError, match="scheduler_config"):
         convert(tmp_path / "theirs", tmp_path / "made", {}, CARD)
+
+
+def test_what_is_said_of_a_pipeline_may_not_contradict_it(tmp_path):
+    make(tmp_path / "theirs", scheduler=DDPMScheduler())
+    convert(tmp_path / "theirs", tmp_path / "made", {"process": "eps"}, CARD)
+    with pytest.raises(UserError, match=r"scheduler says 'eps', .* say 'v'"):
+        convert(tmp_path / "theirs", tmp_path / "again", {"process": "v"}, CARD)
+
+
+def test_noise_levels_that_a_file_does_not_say_are_refused(tmp_path):
+    make(tmp_path / "theirs")
+    with pytest.raises(UserError, match="'edm' cannot be imported"):
+        convert(tmp_path / "theirs", tmp_path / "made", {"process": "edm"}, CARD)
+
+
+def test_weights_without_their_config_are_told_where_it_belongs(tmp_path):
+    make(tmp_path / "theirs", safe=False)
+    weights = find_weights(tmp_path / "theirs")[0]
+    alone = tmp_path / weights.name
+    weights.rename(alone)
+    with pytest.raises(UserError, match=r"part of a diffusers folder.* config\.json"):
+        conversion.convert(alone, tmp_path / "made", HINTS, CARD)
 
 
 def test_without_a_scheduler_the_process_must_be_said(tmp_path):

@@ -14,6 +14,7 @@ import torch
 from core import cli
 from core.checkpoints import catalogue, importing
 from core.checkpoints.cards import CARD, read_card
+from core.checkpoints.diffusers_folder import find_weights
 from core.checkpoints.importing import Hints, Import, import_checkpoint
 from core.checkpoints.published import PublishedCheckpoint, find_published, published
 from core.checkpoints.store import CONFIG, WEIGHTS, load_checkpoint
@@ -21,6 +22,7 @@ from core.errors import Stopped, UserError
 from core.events import Watcher
 from core.files import sha256
 from tests.core.checkpoints.reference_unet import Flags, random_state, run
+from tests.core.checkpoints.test_diffusers_folder import make
 
 FLAGS = Flags(image_size=16, num_channels=32, num_res_blocks=1, channel_mult=(1, 2))
 SAID = {
@@ -221,6 +223,17 @@ def test_weights_that_are_not_numbers_are_refused(tmp_path, quick, home):
     assert left(home) == []
 
 
+@pytest.mark.parametrize("huge", [1e38, 1e30])
+def test_a_network_that_answers_with_no_numbers_is_refused(tmp_path, quick, home, huge):
+    state = random_state(FLAGS)
+    state["input_blocks.0.0.weight"] *= huge
+    assert all(tensor.isfinite().all() for tensor in state.values())
+    torch.save(state, tmp_path / "a.pt")
+    with pytest.raises(UserError, match="answers with values that are not numbers"):
+        import_checkpoint(wish(tmp_path / "a.pt"), Watcher())
+    assert left(home) == []
+
+
 def test_a_name_is_given_once(model, quick, home):
     first = import_checkpoint(wish(model), Watcher())
     with pytest.raises(UserError, match="already"):
@@ -239,6 +252,10 @@ def test_the_catalogue_fills_in_what_was_not_said(model, quick, monkeypatch):
     # What is said goes before what the catalogue says.
     assert card.parameterisation == "v"
     assert card.pretraining_data == "noise"
+    # Nothing but the number of its weights says that the file is the catalogue's.
+    assert card.conversion.endswith(
+        "said to be the catalogue's small, of which no SHA-256 is known to check it by"
+    )
 
 
 @pytest.mark.parametrize(
@@ -252,6 +269,85 @@ def test_a_file_that_is_not_the_catalogues_is_refused(
     with pytest.raises(UserError, match=named):
         import_checkpoint(wish(model, published="small"), Watcher())
     assert left(home) == []
+
+
+def test_of_a_folder_the_file_that_the_catalogue_means_is_read(
+    tmp_path, quick, home, monkeypatch
+):
+    """A genuine file elsewhere in the folder vouches for no other."""
+    theirs = tmp_path / "theirs"
+    unet = make(theirs, safe=False)
+    genuine = find_weights(theirs)[0]
+    entry = ENTRY.__class__(
+        **vars(ENTRY)
+        | {
+            "sha256": sha256(genuine), "hints": Hints(process="eps"),
+            "parameters": unet.num_parameters(), "learns_variance": False,
+        }
+    )  # fmt: skip
+    monkeypatch.setattr(importing, "find_published", lambda name: entry)
+    mine = wish(theirs, published="small", hints=Hints())
+    # Of both forms the published one is taken, though the other usually comes first.
+    make(theirs, safe=True)
+    assert import_checkpoint(mine, Watcher()).source_sha256 == entry.sha256
+    (theirs / "old").mkdir()
+    genuine.rename(theirs / "old" / genuine.name)
+    again = Import(**vars(mine) | {"name": "again"})
+    with pytest.raises(UserError, match="not the catalogue's 'small'"):
+        import_checkpoint(again, Watcher())
+    (theirs / genuine.name).mkdir()
+    with pytest.raises(UserError, match="not the catalogue's 'small'"):
+        import_checkpoint(again, Watcher())
+    assert left(home) == ["mine"]
+
+
+def test_a_file_that_changes_while_it_is_read_is_not_kept(model, home, monkeypatch):
+    from core.checkpoints import conversion
+
+    answers = conversion._answers
+
+    def meanwhile(network):
+        model.write_bytes(b"another")
+        return answers(network)
+
+    monkeypatch.setattr(conversion, "_answers", meanwhile)
+    monkeypatch.setattr(
+        importing, "_convert_in_child",
+        lambda source, made, hints, card, work, watcher: conversion.convert(
+            source, made, vars(hints), dict(card)
+        ),
+    )  # fmt: skip
+    with pytest.raises(UserError, match="changed while it was read"):
+        import_checkpoint(wish(model), Watcher())
+    assert left(home) == []
+
+
+def test_a_file_that_was_exchanged_before_it_was_read_is_not_the_catalogues(
+    model, quick, home, monkeypatch
+):
+    count = sum(tensor.numel() for tensor in random_state(FLAGS).values())
+    known = {"parameters": count, "sha256": sha256(model)}
+    entry = ENTRY.__class__(**(vars(ENTRY) | known))
+    monkeypatch.setattr(importing, "find_published", lambda name: entry)
+    real = importing.require_space
+
+    def exchange(*needed):
+        torch.save({n: 2 * t for n, t in random_state(FLAGS).items()}, model)
+        real(*needed)
+
+    monkeypatch.setattr(importing, "require_space", exchange)
+    with pytest.raises(UserError, match="not the catalogue's 'small' any more"):
+        import_checkpoint(wish(model, published="small"), Watcher())
+    assert left(home) == []
+
+
+def test_who_must_answer_is_told_what_it_was_trained_on(model):
+    with pytest.raises(UserError, match="trained on: LSUN bedrooms, 256"):
+        import_checkpoint(
+            wish(model, published="lsun-bedroom-1200k", overlap="",
+                 pretraining_data=""),
+            Watcher(),
+        )  # fmt: skip
 
 
 def test_a_damaged_import_does_not_hide_the_others(model, quick, home):
@@ -303,8 +399,15 @@ def test_without_a_path_the_command_lists_the_catalogue(capsys):
     assert cli.main(["import-checkpoint"]) == 0
     shown = capsys.readouterr().out
     for entry in published():
-        assert f"{entry.name}: " in shown
-    assert "not to be imported" in shown
+        assert f"{entry.name}: " in shown and entry.pretraining_data in shown
+        assert entry.file in shown and entry.source in shown
+    assert "not to be imported" in shown and "starter: " in shown
+    assert cli.main(["import-checkpoint", "--json"]) == 0
+    content = json.loads(capsys.readouterr().out)
+    assert [card["name"] for card in content["at_hand"]] == ["starter"]
+    known = {entry["name"]: entry for entry in content["known"]}
+    assert known["adm-imagenet256-uncond"]["sha256"].startswith("a37c32ff")
+    assert known["adm-imagenet64"]["hints"]["attention_order"] == "new"
 
 
 def test_a_name_is_asked_for(model, capsys):

@@ -130,8 +130,10 @@ def test_half_precision_becomes_single(tmp_path, half):
         ({"attention_order": "other"}, "attention order 'other'"),
         ({"head_channels": 32}, "not both"),
         ({"process": "x0"}, "parameterisation 'x0'"),
-        ({"resolution": 18}, "sizes"),
-        ({"heads": 7}, "sizes"),
+        ({"process": "edm"}, "'edm' cannot be imported, as a file does not say"),
+        ({"process": "vp"}, "'vp' cannot be imported"),
+        ({"resolution": 17}, "17 pixels per side .* correct what was said of the file"),
+        ({"heads": 7}, "and 7 heads: correct what was said of the file"),
     ],
 )
 def test_hints_that_are_missing_or_wrong_are_named(changes, named):

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from core.checkpoints import catalogue
+from core.checkpoints import catalogue, store
 from core.checkpoints.cards import CARD, read_card, write_card
 from core.checkpoints.store import CONFIG, WEIGHTS, load_checkpoint
 from core.errors import UserError
@@ -111,9 +111,57 @@ def test_weights_that_do_not_fit_are_refused(folder, broken):
         load_checkpoint(folder)
 
 
+@pytest.mark.parametrize(
+    "changes", [{"sine_first": True}, {"frequency_shift": 1}, {"norm_epsilon": 1e-2}]
+)
+def test_a_config_that_changed_is_found_where_all_sizes_stay(folder, changes):
+    content = json.loads((folder / CONFIG).read_text())
+    content["sfumato_network"] |= changes
+    (folder / CONFIG).write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"config\.json in .* is not the one"):
+        load_checkpoint(folder)
+    # A card of an older version does not say it.
+    edit_json(folder / CARD, config_sha256="")
+    load_checkpoint(folder)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"resolution": 16}, {"image_channels": 1}, {"parameters": 5}]
+)
+def test_a_card_of_another_network_is_refused(folder, changes):
+    edit_json(folder / CARD, **changes)
+    with pytest.raises(UserError, match="other sizes"):
+        load_checkpoint(folder)
+
+
+def test_the_weights_are_read_once(folder, monkeypatch):
+    """What is hashed is what is used, whoever writes into the folder meanwhile."""
+    loaded, real = [], store.load
+
+    def swapped(content):
+        (folder / WEIGHTS).write_bytes(b"swapped")
+        loaded.append(content)
+        return real(content)
+
+    monkeypatch.setattr(store, "load", swapped)
+    network = load_checkpoint(folder).network
+    assert len(loaded) == 1 and (folder / WEIGHTS).read_bytes() == b"swapped"
+    for name, tensor in make_network().state_dict().items():
+        assert torch.equal(network.state_dict()[name], tensor), name
+
+
+def test_no_more_is_read_than_such_a_network_has(folder, monkeypatch):
+    with open(folder / WEIGHTS, "ab") as file:
+        file.truncate(2**32)
+    monkeypatch.setattr(store, "load", None)
+    with pytest.raises(UserError, match="larger than such a file can be"):
+        load_checkpoint(folder)
+
+
 @pytest.mark.parametrize("content", [{}, {"_class_name": "UNet2DModel"}])
 def test_another_architecture_is_named(folder, content):
     (folder / CONFIG).write_text(json.dumps(content))
+    edit_json(folder / CARD, config_sha256=sha256(folder / CONFIG))
     with pytest.raises(UserError, match="another architecture"):
         load_checkpoint(folder)
 
@@ -158,6 +206,7 @@ def test_a_card_from_before_the_later_fields_is_read(folder):
         "conversion",
         "overlap",
         "overlap_reason",
+        "config_sha256",
     ):
         del content[name]
     (folder / CARD).write_text(json.dumps(content))
@@ -173,6 +222,31 @@ def test_a_checkpoint_is_found_by_name_or_folder(folder, monkeypatch):
     monkeypatch.setattr(catalogue, "bundled_folder", lambda: folder.parent)
     assert [card.name for card in catalogue.available()] == ["tiny"]
     assert catalogue.find("tiny").folder == folder
+
+
+def test_a_folder_cannot_call_itself_untrained(folder, tmp_path):
+    """Nobody is asked whether such a network could know the patients."""
+    edit_json(folder / CARD, name="scratch-dpdm-grey-edm", overlap="no")
+    mine = tmp_path / "home" / "checkpoints" / "mine"
+    shutil.copytree(folder, mine)
+    for name in ("mine", str(folder)):
+        with pytest.raises(UserError, match="says that it holds an untrained network"):
+            catalogue.find(name)
+
+
+def test_a_known_checkpoint_that_is_not_here_is_to_be_imported(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="import-checkpoint FILE NAME --known adm-im"):
+        catalogue.find("adm-imagenet64")
+
+
+def test_a_card_that_is_too_deep_or_too_large_hides_no_other(folder, tmp_path):
+    place = tmp_path / "home" / "checkpoints"
+    for name, content in (("deep", "[" * 200_000), ("large", " " * 2**21)):
+        shutil.copytree(folder, place / name)
+        (place / name / CARD).write_text(content)
+    shutil.copytree(folder, place / "good")
+    assert [card.folder.name for card in catalogue.imported()] == ["good"]
 
 
 def test_an_imported_name_comes_before_a_folder_called_so(

@@ -371,6 +371,11 @@ class Idle(Small):
         self.idle = nn.Parameter(torch.zeros(3))
 
 
+class Overflowing(Small):
+    def forward(self, images, labels):
+        return super().forward(images, labels) * math.inf
+
+
 @pytest.mark.parametrize(
     ("network", "words"),
     [
@@ -378,6 +383,7 @@ class Idle(Small):
         (Normalised, r"norm \(BatchNorm2d\) mixes"),
         (Random, "random numbers"),
         (Idle, "its weight idle has no effect"),
+        (Overflowing, "values that are not numbers"),
     ],
 )
 def test_a_network_that_is_not_fit_is_refused(problem, network, words):

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from core import pictures, pipeline
+from core.checkpoints.store import WEIGHTS, load_checkpoint
 from core.errors import Stopped, UserError
 from core.events import Watcher
 from core.privacy.accounting import Charge, epsilon
@@ -24,6 +25,7 @@ from core.training.teacher import Teacher
 from core.training.warmup import MOMENTS_FILE, TEACHER
 from core.workspace import Project, Workspace
 from tests.core.tiny import (
+    CONFIG,
     make_checkpoint,
     make_dataset,
     make_network,
@@ -412,3 +414,31 @@ def test_a_network_that_was_replaced_draws_nothing(workspace, refining, tmp_path
     make_checkpoint(tmp_path / "tiny", other)
     with pytest.raises(UserError, match="another than the one that this project"):
         pipeline.synthesise(workspace, plan, Watcher())
+
+
+def test_a_network_that_cannot_clean_is_refused_before_anything_is_spent(
+    workspace, refining, tmp_path
+):
+    dataset = make_dataset(30)
+    plan = planned(workspace, refining, dataset)
+    with open(tmp_path / "tiny" / WEIGHTS, "r+b") as file:
+        file.truncate(100)
+    with pytest.raises(UserError, match="SHA-256"):
+        pipeline.fine_tune(workspace, plan, dataset, Watcher())
+    assert not charged(workspace, dataset)
+
+
+def test_another_config_is_another_network_than_was_planned(
+    workspace, refining, tmp_path
+):
+    """Of the same sizes and weights: the card was written anew with it."""
+    dataset = make_dataset(30)
+    plan = planned(workspace, refining, dataset)
+    network = make_network(replace(CONFIG, frequency_shift=1))
+    weights = load_checkpoint(tmp_path / "tiny").network.state_dict()
+    network.load_state_dict(weights)
+    card = make_checkpoint(tmp_path / "tiny", network)
+    assert card.sha256 == plan.checkpoint.sha256
+    with pytest.raises(UserError, match="another than the one that this project"):
+        pipeline.fine_tune(workspace, plan, dataset, Watcher())
+    assert not charged(workspace, dataset)

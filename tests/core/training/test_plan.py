@@ -148,17 +148,12 @@ def test_wishes_that_do_not_fit_are_refused(project, changes, named):
 
 
 @pytest.mark.parametrize("before", ["no", "unsure", "yes"])
-def test_the_answer_given_at_the_import_holds_until_the_project_has_its_own(
+def test_the_answer_given_at_the_import_is_about_other_people(
     project, tmp_path, before
 ):
     make_checkpoint(tmp_path / "checkpoint", overlap=before, overlap_reason="known")
-    silent = project.changed(overlap_answer="")
-    if before == "yes":
-        with pytest.raises(UserError, match="may have been trained on these people"):
-            bound(silent)
-    else:
-        card = bound(silent).checkpoint
-        assert told_overlap(silent, card) == (before, "known")
+    with pytest.raises(UserError, match="Say whether the checkpoint 'tiny' could"):
+        bound(project.changed(overlap_answer=""))
     own = project.changed(overlap_answer="unsure", overlap_reason="asked")
     assert told_overlap(own, bound(own).checkpoint) == ("unsure", "asked")
 

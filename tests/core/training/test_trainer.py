@@ -17,13 +17,13 @@ from core.errors import Stopped, UserError
 from core.events import Watcher
 from core.files import write_json
 from core.privacy.ledger import Ledger
+from core.training import gradients, trainer, warmup
 from core.training import moments as moments_room
 from core.training import teacher as teacher_room
-from core.training import trainer, warmup
 from core.training.purse import Purse
 from core.training.state import TrainingState, load_newest, save_state
 from core.training.warmup import public_network
-from tests.core.tiny import make_dataset, make_plan
+from tests.core.tiny import make_checkpoint, make_dataset, make_network, make_plan
 
 pytestmark = pytest.mark.usefixtures("quick_accountant")
 
@@ -418,3 +418,17 @@ def test_a_run_whose_states_are_all_damaged_is_not_passed_off_as_trained(
         state.write_bytes(b"damaged")
     with pytest.raises(UserError, match="damaged"):
         tune(plan)
+
+
+def test_a_network_that_is_not_fit_costs_nothing(tmp_path, dataset, ledger, tune):
+    """Though its moments would be measured before it is trained."""
+    network = make_network()
+    with torch.no_grad():
+        network.unet.conv_in.weight.mul_(1e38)
+    plan = make_plan(tmp_path, moments=True)
+    card = make_checkpoint(tmp_path / "checkpoint", network)
+    plan = replace(plan, checkpoint=card)
+    gradients.find_pace.cache_clear()
+    with pytest.raises(UserError, match="answers with values that are not numbers"):
+        tune(plan)
+    assert counted(ledger, plan, dataset) == (0, 0)
