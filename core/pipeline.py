@@ -17,7 +17,6 @@ from pathlib import Path
 
 from core.checkpoints.cards import refuse_private
 from core.data import ImageDataset, ReadOptions, delete_cache, load, parse_options
-from core.data.declared import refuse_untrained
 from core.data.options import refuse_wrong_unit
 from core.disclosure import audit_facts, public_texts
 from core.errors import UserError
@@ -146,7 +145,6 @@ def make_plan(
             number = recipe.images_per_class
             return replace(plan, recipe=replace(plan.recipe, images_per_class=number))
         _refuse_if_spent(workspace, kept, changed)
-    refuse_untrained(dataset)
     plan = planning.make_plan(
         project,
         run=uuid.uuid4().hex,

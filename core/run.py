@@ -104,6 +104,8 @@ def run_project(
     dataset = pipeline.load_dataset(workspace, project, watcher)
     if not unit_said:
         _refuse_unsaid_unit(dataset)
+    for warning in (found.message for found in dataset.problems if not found.left_out):
+        print(f"note: {warning}")
     workspace.save_project(project)
     plan = pipeline.make_plan(workspace, project, dataset, watcher)
     print(plan.sentence())

@@ -10,15 +10,20 @@ import numpy as np
 from core.data.dataset import ImageDataset, Problem, Split, shown
 from core.data.formats.base import Index
 from core.data.options import LEAVE_OUT, OWN_UNIT, ReadOptions
+from core.data.paths import natural
 from core.errors import Undeclared, UserError
 
 
 def apply_declarations(index: Index, options: ReadOptions) -> Index:
     """Keep the declared classes, and settle what becomes of images without a unit.
 
+    Guarantee: declared classes are those of the data set, whichever of them have
+    images: otherwise the only image of a class would decide what a release is about.
+
     Raises:
-        UserError: If one class only is declared, or one that has no image, or images
-            name no unit and nothing was declared for that case.
+        UserError: If one class only is declared, or one that has no image beside
+            another that was not declared, or images name no unit and nothing was
+            declared for that case.
     """
     return _settle_units(_declare_classes(index, options), options)
 
@@ -32,14 +37,8 @@ def _declare_classes(index: Index, options: ReadOptions) -> Index:
             f"Only one class was declared ({shown(options.classes[0])}): name at least "
             "two with --classes."
         )
-    for name in options.classes:
-        if name not in index.class_names:
-            raise UserError(
-                f"The declared class {name} has no image: correct the list of classes, "
-                f"or add images. The folder holds {', '.join(index.class_names[:20])}."
-            )
-    # In the order of the layout, not of the list: the numbers are in the fingerprint.
-    kept = [name for name in index.class_names if name in options.classes]
+    _refuse_mistyped(index, options.classes)
+    kept = _in_order(index.class_names, options.classes)
     number = np.array(
         [kept.index(name) if name in kept else -1 for name in index.class_names]
     )
@@ -48,6 +47,7 @@ def _declare_classes(index: Index, options: ReadOptions) -> Index:
     return replace(
         index,
         class_names=tuple(kept),
+        classes_declared=True,
         labels=np.maximum(labels, 0),
         left_out=_also(index, labels < 0),
         problems=(
@@ -65,22 +65,43 @@ def _declare_classes(index: Index, options: ReadOptions) -> Index:
     )
 
 
-def refuse_untrained(dataset: ImageDataset) -> None:
-    """Refuse classes of which nothing could be learnt.
+def _refuse_mistyped(index: Index, declared: tuple[str, ...]) -> None:
+    """Refuse a name that is not there while another stays undeclared."""
+    absent = [name for name in declared if name not in index.class_names]
+    if absent and not set(index.class_names) <= set(declared):
+        raise UserError(
+            f"The declared class {shown(absent[0])} has no image, and another was not "
+            "declared: correct the list of classes, or add images. The folder holds "
+            f"{', '.join(index.class_names[:20])}."
+        )
 
-    Raises:
-        UserError: If a class has no image to train on.
-    """
+
+def _in_order(found: tuple[str, ...], declared: tuple[str, ...]) -> list[str]:
+    """The declared classes in the order of the layout: it is in the fingerprint."""
+    kept = [name for name in found if name in declared]
+    absent = sorted(set(declared) - set(found), key=natural)
+    # PRIVACY: a class has the same place with its only image and without it.
+    by_name = kept == sorted(kept, key=natural)
+    return sorted(kept + absent, key=natural) if by_name else kept + absent
+
+
+def untrained_classes(dataset: ImageDataset) -> tuple[Problem, ...]:
+    """A warning for each class that has no image to train on."""
     trained = np.bincount(
         dataset.labels[dataset.subset(Split.TRAIN)], minlength=len(dataset.class_names)
     )
-    for label in np.flatnonzero(trained == 0).tolist():
-        held = " (all of its images are held back for testing)"
-        raise UserError(
-            f"Class {shown(dataset.class_names[label])} has no image to train on"
-            f"{held if (dataset.labels == label).any() else ''}: take it off the list, "
-            "or add images."
+    held = np.bincount(dataset.labels, minlength=len(dataset.class_names))
+    return tuple(
+        Problem(
+            path=dataset.class_names[label],
+            kind="nothing to learn from",
+            message=f"Class {shown(dataset.class_names[label])} has no image to train "
+            + ("on (all are held back for testing)" if held[label] else "on")
+            + ": its synthetic images would be noise, so add images or leave it out.",
+            left_out=False,
         )
+        for label in np.flatnonzero(trained == 0).tolist()
+    )
 
 
 def _settle_units(index: Index, options: ReadOptions) -> Index:

@@ -12,7 +12,7 @@ import numpy as np
 
 from core.data.cache import dataset_of, open_or_prepare, read_into_memory
 from core.data.dataset import ImageDataset, Problem, Split, shown
-from core.data.declared import apply_declarations, refuse_untrained
+from core.data.declared import apply_declarations, untrained_classes
 from core.data.duplicates import near_duplicates, thumbnails
 from core.data.formats import FORMATS, Index
 from core.data.inspection import Inspection, describe
@@ -141,10 +141,10 @@ def load(
 def _declared(
     dataset: ImageDataset, index: Index, options: ReadOptions
 ) -> ImageDataset:
-    """With what was declared this time, and a warning where nothing is held back."""
-    if options.classes:  # Before they are declared, there is no list to correct.
-        refuse_untrained(dataset)
-    warnings = () if (dataset.splits == Split.HELD_OUT).any() else (_no_tests(dataset),)
+    """With what was declared this time, and warnings of what cannot be learnt or
+    measured."""
+    tested = (dataset.splits == Split.HELD_OUT).any()
+    warnings = (*untrained_classes(dataset), *(() if tested else (_no_tests(dataset),)))
     return replace(
         dataset,
         unit_choices=index.unit_choices,

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from core import pipeline
@@ -86,6 +87,17 @@ def test_other_wishes_are_a_new_run(workspace, project, changes):
 def test_other_data_are_a_new_run(workspace, project):
     plan = planned(workspace, project)
     assert planned(workspace, project, make_dataset(seed=5)).run != plan.run
+
+
+def test_the_only_image_of_a_class_does_not_decide_on_the_release(workspace, project):
+    """Who knows all the others would see from the plan whether it was there."""
+    dataset, plans = make_dataset(), []
+    for left in (0, 1):
+        labels = dataset.labels.copy()
+        labels[np.flatnonzero(labels == 0)[left:]] = 1
+        found = planned(workspace, project, replace(dataset, labels=labels))
+        plans.append(replace(found, run=""))
+    assert plans[0] == plans[1] and plans[0].class_names == dataset.class_names
 
 
 def test_wishes_that_are_refused_leave_the_plan_as_it_was(workspace, project):

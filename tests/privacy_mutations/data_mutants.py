@@ -4,7 +4,25 @@ from __future__ import annotations
 
 from tests.privacy_mutations.harness import Mutant
 
+ONLY_IMAGE = (
+    "data/test_declared.py::test_the_only_image_of_a_declared_class_decides_nothing",
+)
+
 DATA_MUTANTS = (
+    Mutant(
+        name="the only image of a declared class decides whether there is a release",
+        file="data/records.py",
+        correct="    if index.classes_declared:\n",
+        wrong="    if False:\n",
+        tests=ONLY_IMAGE,
+    ),
+    Mutant(
+        name="the only image of a declared class decides on the place of others",
+        file="data/declared.py",
+        correct="if by_name else kept + absent",
+        wrong="if False else kept + absent",
+        tests=ONLY_IMAGE,
+    ),
     Mutant(
         name="the first record that is held out decides over all others",
         file="data/splitting.py",

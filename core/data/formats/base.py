@@ -41,6 +41,7 @@ class Index:
     Attributes:
         format_name: As shown to the custodian.
         class_names: Names of all classes.
+        classes_declared: Whether the custodian named them, those without images too.
         images: The pixels, N of them.
         labels: int64 [N], positions in `class_names`.
         groups: Text [N] naming the group (patient) of each record, "" where it is not
@@ -69,6 +70,7 @@ class Index:
     train_splits: tuple[str, ...] = ("train",)
     problems: tuple[Problem, ...] = ()
     folder: Path = Path()
+    classes_declared: bool = False
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -40,26 +40,52 @@ def test_the_order_of_the_declaration_makes_no_other_dataset(tmp_path):
     assert len(prints) == 1
 
 
-def test_a_declared_class_without_images_is_refused(tmp_path):
+@pytest.mark.parametrize("door", [inspect, load])
+def test_a_class_that_is_there_while_another_is_declared_was_mistyped(tmp_path, door):
     root = class_folders(tmp_path / "d")
-    with pytest.raises(UserError, match="declared class bengin has no image"):
-        load(root, tmp_path / "c", options=ReadOptions(classes=("bengin", "malignant")))
+    cache = {} if door is inspect else {"cache": tmp_path / "cache"}
+    with pytest.raises(UserError, match="class bengin has no image, and another was"):
+        door(root, options=ReadOptions(classes=("bengin", "malignant")), **cache)
 
 
 @pytest.mark.parametrize("door", [inspect, load])
-def test_a_class_held_back_as_a_whole_is_refused_once_it_is_declared(tmp_path, door):
+@pytest.mark.parametrize("rare", ["aa", "c", "z"])
+def test_the_only_image_of_a_declared_class_decides_nothing(tmp_path, door, rare):
+    """Neither whether there is a release nor what its classes are: one would see it."""
+    others = {"a": 9, "b": 9, "x10": 9, "x9": 9}
+    declared = ReadOptions(classes=(*others, rare))
+    cache = {} if door is inspect else {"cache": tmp_path / "cache"}
+    names = []
+    for count in (1, 0):
+        root = class_folders(tmp_path / f"{count}", others | {rare: count})
+        found = door(root, options=declared, **cache)
+        names.append(list(found.counts) if door is inspect else list(found.class_names))
+    assert names[0] == names[1] and rare in names[0]
+    # And where it is the only other one, or cannot be read.
+    two = ReadOptions(classes=("a", rare))
+    for count in (1, 0):
+        root = class_folders(tmp_path / f"two {count}", {"a": 9, rare: count})
+        assert door(root, options=two, **cache)
+    broken = next((tmp_path / "two 1" / rare).iterdir())
+    broken.write_bytes(b"none")
+    assert door(tmp_path / "two 1", options=two, **cache)
+
+
+@pytest.mark.parametrize("door", [inspect, load])
+def test_of_a_class_that_nothing_is_learnt_of_one_is_warned(tmp_path, door):
     root = class_folders(tmp_path / "d" / "train", {"a": 5, "c": 5}).parent
     class_folders(root / "test", {"a": 2, "b": 3})
     cache = {} if door is inspect else {"cache": tmp_path / "cache"}
-    with pytest.raises(UserError) as caught:
-        door(root, options=ReadOptions(classes=("a", "b", "c")), **cache)
-    assert str(caught.value) == (
-        "Class b has no image to train on (all of its images are held back for "
-        "testing): take it off the list, or add images."
-    )
-    # Nobody has a list yet that the class could be taken off.
-    assert door(root, **cache)
-    assert door(root, options=ReadOptions(classes=("a", "c")), **cache)
+    for names in ((), ("a", "b", "c")):
+        found = door(root, options=ReadOptions(classes=names), **cache)
+        (warning,) = [p for p in found.problems if p.kind == "nothing to learn from"]
+        assert warning.message == (
+            "Class b has no image to train on (all are held back for testing): its "
+            "synthetic images would be noise, so add images or leave it out."
+        )
+        assert not warning.left_out
+    found = door(root, options=ReadOptions(classes=("a", "c")), **cache)
+    assert "nothing to learn from" not in [p.kind for p in found.problems]
 
 
 def test_one_class_alone_is_blamed_on_the_declaration(tmp_path):

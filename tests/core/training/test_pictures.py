@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -442,3 +443,19 @@ def test_another_config_is_another_network_than_was_planned(
     with pytest.raises(UserError, match="another than the one that this project"):
         pipeline.fine_tune(workspace, plan, dataset, Watcher())
     assert not charged(workspace, dataset)
+
+
+def test_a_class_of_which_nothing_is_learnt_is_drawn_all_the_same(
+    workspace, project, tmp_path
+):
+    """Its one image, were it there, would decide whether there is a release."""
+    dataset = make_dataset(30)
+    dataset = replace(dataset, labels=np.zeros_like(dataset.labels))
+    workspace.save_project(project)
+    plan = planned(workspace, project, dataset)
+    pipeline.fine_tune(workspace, plan, dataset, Watcher())
+    drawn = pipeline.synthesise(workspace, plan, Watcher())
+    assert [len(list(folder.iterdir())) for folder in drawn.class_folders] == [3, 3]
+    assert verify(pipeline.export(
+        workspace, plan, tmp_path / "release", Watcher()
+    ).folder).holds  # fmt: skip
