@@ -6,12 +6,17 @@ output of the private mechanism (rule 6).
 
 from __future__ import annotations
 
+import hashlib
 from datetime import UTC, datetime
+from functools import cache
+from importlib import resources
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 from core.checkpoints.cards import CheckpointCard
 from core.checkpoints.scratch import is_scratch
 from core.data.options import LEAVE_OUT, OWN_UNIT
+from core.files import sha256
 from core.plan_words import (
     adapters,
     contribution_rule,
@@ -35,15 +40,6 @@ _CACHES = {
     "in the system's keyring",
     "memory": "decoded images are kept in memory only",
 }
-CROSS_CHECKS = {
-    "accountant": "dp-accounting PLD, as its authors compose it",
-    "result": "evaluated for the same events before anything was charged: both figures "
-    "kept the budget, else nothing would have been planned",
-}
-FITNESS = (
-    "before the first step, on random numbers: no layer mixes the images of a batch, "
-    "and the loss of a unit depends on no other and is the same alone as beside others"
-)
 PACKAGES = ("torch", "diffusers", "dp-accounting", "numpy", "safetensors", "pillow")
 
 
@@ -91,6 +87,7 @@ def audit_facts(
     return AuditFacts(
         title=project.title,
         tool_version=version_of("sfumato"),
+        build_hash=build_hash(),
         versions={name: version_of(name) for name in PACKAGES},
         created_utc=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         run_id=plan.run,
@@ -115,14 +112,12 @@ def audit_facts(
         expected_batch=mechanism.divisor if mechanism else None,
         augmentation_multiplicity=recipe.augmentation_multiplicity or None,
         declared_count=plan.declared_count,
-        declared_count_rationale="Typed in by the custodian as a public upper bound.",
         accountant={
             "name": "dp-accounting PLD",
             "version": version_of("dp-accounting"),
             "discretisation": FINE,
             "estimate": "pessimistic",
         },
-        cross_checks=CROSS_CHECKS,
         lifetime_epsilon=lifetime_epsilon,
         lifetime_runs=lifetime_runs,
         ledger={
@@ -133,21 +128,9 @@ def audit_facts(
         },
         checkpoint=provenance(plan.checkpoint, project),
         rng_statement=STATEMENT,
-        floating_point_statement=(
-            "Gradients may be computed in bfloat16; clip norms, sums, noise and its "
-            "addition are double precision, and only the noisy sum is rounded, to "
-            "single precision. The bound is proven for real "
-            "numbers; attacks on the rounding of double precision are blunted by "
-            "summing four draws, not excluded."
-        ),
         trainable_parameters=trainable_parameters,
         frozen_parts=frozen_parts(recipe),
         adapters=adapters(recipe),
-        forbidden_layers_check=FITNESS,
-        normalisation_constants={
-            "pixel_scale": "x / 127.5 − 1",
-            "origin": "range of 8-bit pixels, not fitted to any data",
-        },
         preprocessing=(
             f"values from {' to '.join(project.window.split(','))}, declared by the "
             "custodian, shown as black to white in 8 bits"
@@ -164,27 +147,9 @@ def audit_facts(
         views=views(recipe),
         public_data=public_data(recipe),
         selection=selection(recipe, unnamed),
-        network=(
-            "Built to run without a network: no feature sends or fetches anything. "
-            "Connections were not monitored."
-        ),
-        hyperparameter_tuning=tuning(lifetime_runs),
-        operator_views=(
-            "counts and problems of the private images, at the operator's choice",
-            "accuracies measured on private images after training",
-        ),
-        near_duplicate_policy=(
-            "Near-duplicates were not searched for: each counts as a unit of its own "
-            "unless the grouping column joins them."
-        ),
         storage=(
             "Project folder and ledger are readable by their owner only; "
             f"{_CACHES[project.cache]}."
-        ),
-        label_source=(
-            "class list confirmed by the custodian"
-            if project.classes
-            else "class list taken from the data set, not confirmed by the custodian"
         ),
         class_names=plan.class_names,
         images_per_class=recipe.images_per_class,
@@ -233,19 +198,6 @@ def without_unit(unit: PrivacyUnit, project: Project) -> str | None:
     }.get(project.missing_unit, "every image has a patient: others are refused")
 
 
-def tuning(lifetime_runs: int) -> str:
-    """Whether results on these data could have led to the settings; field 50."""
-    if lifetime_runs <= 1:
-        return (
-            "none that the ledger knows of: this is the first run that was charged to "
-            "exactly these images and labels"
-        )
-    return (
-        "not by this run; earlier runs were made on these data (field 49), and whether "
-        "their internal figures led to these settings is not covered by the bound"
-    )
-
-
 def public_texts(plan: Plan, project: Project) -> dict:
     """What others wrote that the report will print, for `release.check_texts`."""
     return {
@@ -277,6 +229,19 @@ def provenance(card: CheckpointCard | None, project: Project) -> dict[str, str]:
         "overlap_answer_at_import": "" if is_scratch(card.name) else before,
     }
     return {name: words for name, words in known.items() if words}
+
+
+@cache
+def build_hash() -> str:
+    """SHA-256 over the program's own files as they are installed, by path."""
+    digest = hashlib.sha256()
+    for package, endings in (("core", (".py",)), ("resources", (".toml", ".j2"))):
+        root = Path(str(resources.files(package)))
+        files = (path for path in root.rglob("*") if path.suffix in endings)
+        for path in sorted(files):
+            name = f"{package}/{path.relative_to(root).as_posix()}"
+            digest.update(f"{sha256(path)}  {name}\n".encode())
+    return digest.hexdigest()
 
 
 def version_of(package: str) -> str:

@@ -25,6 +25,7 @@ from core.release.wording import NO_PRIVACY, RELATIONS
 _TEXTS = {
     "title": "title",
     "tool_version": "tool.version",
+    "build_hash": "tool.build_hash",
     "created_utc": "created_utc",
     "run_id": "run_id",
     "unit": "unit_of_privacy.unit",
@@ -32,37 +33,18 @@ _TEXTS = {
     "contribution_rule": "max_contributions_per_unit.rule",
     "relation": "neighbouring_relation.relation",
     "rng_statement": "rng",
-    "floating_point_statement": "floating_point",
     "selection": "sampler.post_filtering_rule",
-    "stopping_rule": "stopping_rule",
-    "declared_count_rationale": "n_public.rationale",
     "colour": "product.colour",
 }
 """Fact → key of the texts that every document holds."""
 
 _OPTIONAL_TEXTS = {
-    "git_commit": "tool.git_commit",
-    "build_hash": "tool.build_hash",
-    "lock_sha256": "env.lock_sha256",
-    "intended_use": "intended_use",
-    "licence": "licence",
     "units_without_key_policy": "units_without_key_policy",
-    "near_duplicate_policy": "near_duplicate_policy",
-    "network": "network",
     "views": "views",
     "frozen_parts": "frozen_parts",
     "adapters": "adapters",
-    "forbidden_layers_check": "forbidden_layers_check",
-    "hyperparameter_tuning": "hyperparameter_tuning",
-    "dataset_description": "dataset_description",
-    "label_source": "label_source",
     "public_data": "public_data",
     "storage": "storage",
-}
-_OPTIONAL_LISTS = {
-    "parent_report_ids": "parent_report_ids",
-    "operator_views": "operator_views",
-    "deviations": "deviations",
 }
 _MAPPINGS = {
     "versions": "env.versions",
@@ -71,9 +53,6 @@ _MAPPINGS = {
 }
 _AS_STATED = {
     "ledger": "budget_ledger",
-    "cross_checks": "cross_checks",
-    "normalisation_constants": "normalisation_constants",
-    "self_test": "self_test",
     "ema": "ema_lr_schedule.weight_average",
     "learning_rate_schedule": "ema_lr_schedule.learning_rate",
 }
@@ -139,10 +118,6 @@ def stated_facts(audit: Mapping[str, Any]) -> AuditFacts:
             fact: None if (value := lookup(audit, key)) is None else _text(value, key)
             for fact, key in _OPTIONAL_TEXTS.items()
         },
-        **{
-            fact: None if (value := lookup(audit, key)) is None else _list(value, key)
-            for fact, key in _OPTIONAL_LISTS.items()
-        },
         **{fact: _mapping(_needed(audit, key), key) for fact, key in _MAPPINGS.items()},
         **{fact: lookup(audit, key) for fact, key in _AS_STATED.items()},
         **_of_steps(audit),
@@ -160,7 +135,6 @@ def stated_facts(audit: Mapping[str, Any]) -> AuditFacts:
         events=_events(audit),
         declared_count=whole(audit["n_public"]["count"], "count", 1),
         lifetime_epsilon=bound(lifetime["epsilon"], "epsilon"),
-        lifetime_delta=real(lifetime["delta"], "delta"),
         lifetime_runs=whole(lifetime["runs"], "runs"),
         trainable_parameters=whole(audit["trainable_params"], "trainable_params"),
         preprocessing=_list(_needed(audit, "preprocessing"), "preprocessing"),
@@ -176,7 +150,6 @@ def stated_facts(audit: Mapping[str, Any]) -> AuditFacts:
             whole(product["width"], "width", 1),
         ),
         figures=_figures(audit),
-        canary_audit=audit.get("audit"),
     )
 
 

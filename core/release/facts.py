@@ -17,6 +17,7 @@ from core.release.texts import objections
 _FORMS = {
     "created_utc": r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ",
     "tool_version": r"[\w.+!-]{1,40}|not installed",
+    "build_hash": "[0-9a-f]{64}",
     "run_id": r"[\w-]{1,64}",
     "colour": "grey|RGB",
 }
@@ -37,6 +38,7 @@ class AuditFacts:
     Attributes:
         title: Of the report, typed in by the custodian.
         tool_version, versions: Of Sfumato, and package → version.
+        build_hash: SHA-256 of the program's own files, as they are installed.
         created_utc: ISO 8601 time, ending in Z.
         run_id: Random name of the run; holds no path and no user name.
         epsilon_committed: ε of the claim: the budget that was committed to.
@@ -57,15 +59,13 @@ class AuditFacts:
         declared_count: N, the public number of units that the custodian declared.
         accountant: {"name", "version", "discretisation", "estimate"}.
         lifetime_epsilon, lifetime_runs: Over all runs on this dataset, this one too.
-        lifetime_delta: δ that `lifetime_epsilon` holds at; None: the claim's.
         checkpoint: {"name", "licence", "pretraining_data", "sha256",
             "overlap_answer"}, "trained_as": what it predicts, on which schedule, and
             what else is known of where it comes from.
-        rng_statement, floating_point_statement: In words.
+        rng_statement: In words.
         trainable_parameters: Number of network weights that are trained.
         frozen_parts, adapters: Those that are not, and what is trained beside them.
-        normalisation_constants, preprocessing: The constants with their public origin;
-            the ordered per-image transforms.
+        preprocessing: The ordered per-image transforms.
         ema, learning_rate_schedule: In words or as a mapping.
         sampler: {"name", "steps", "guidance"}, and "churn" where it has that.
         views: How the views of an image differ, in words.
@@ -77,12 +77,13 @@ class AuditFacts:
         colour: "grey" or "RGB".
         figures: Further public figures, such as utility on public data.
         fixed_seed: Whether random numbers were fixed in advance: no privacy then.
-
-    The facts from `git_commit` on are statements that a later stage may fill.
+        ledger: The ledger's head, under a seal.
+        units_without_key_policy, contribution_rule, storage: In words.
     """
 
     title: str
     tool_version: str
+    build_hash: str
     versions: Mapping[str, str]
     created_utc: str
     run_id: str
@@ -106,9 +107,7 @@ class AuditFacts:
     lifetime_runs: int
     checkpoint: Mapping[str, Any]
     rng_statement: str
-    floating_point_statement: str
     trainable_parameters: int
-    normalisation_constants: Any
     preprocessing: tuple[str, ...]
     ema: Any
     learning_rate_schedule: Any
@@ -117,38 +116,18 @@ class AuditFacts:
     images_per_class: int
     image_size: tuple[int, int]
     colour: str
-    lifetime_delta: float | None = None
     steps_completed: int | None = None
     figures: tuple[Figure, ...] = ()
     fixed_seed: bool = False
-    git_commit: str | None = None
-    build_hash: str | None = None
-    lock_sha256: str | None = None
-    parent_report_ids: tuple[str, ...] | None = None
     ledger: Mapping[str, Any] | None = None
-    cross_checks: Mapping[str, Any] | None = None
-    hyperparameter_tuning: str | None = None
-    near_duplicate_policy: str | None = None
     units_without_key_policy: str | None = None
     contribution_rule: str | None = None
-    declared_count_rationale: str | None = None
-    label_source: str | None = None
-    dataset_description: str | None = None
-    operator_views: tuple[str, ...] | None = None
-    network: str | None = None
     views: str | None = None
     public_data: str | None = None
     selection: str | None = None
     frozen_parts: str | None = None
     adapters: str | None = None
-    forbidden_layers_check: str | None = None
-    stopping_rule: str | None = None
     storage: str | None = None
-    self_test: Any = None
-    canary_audit: Mapping[str, Any] | None = None
-    deviations: tuple[str, ...] | None = None
-    licence: str | None = None
-    intended_use: str | None = None
 
 
 def check_facts(facts: AuditFacts) -> None:

@@ -97,8 +97,8 @@ def _how(audit: Mapping[str, Any]) -> str:
     if not audit["steps_committed"]:
         return (
             "They were drawn from statistics of the custodian's private images, which "
-            "were measured once, with noise, by a differentially private method; no "
-            "network was trained."
+            "were measured with noise, by a differentially private method; no network "
+            "was trained."
         )
     return (
         f"A network trained before on public images ({audit['public_model']['name']}) "
@@ -120,7 +120,8 @@ def _promise(audit: Mapping[str, Any]) -> str:
     factor = math.exp(epsilon) if epsilon < 700 else math.inf
     return (
         f"Compare a world with {relation_words(_relation(audit), unit)}: whatever "
-        "could be seen in or concluded from this release could have come about in the "
+        "could be seen in or concluded from this release, but for what the report says "
+        "of other runs (field 49), could have come about in the "
         "other world too, with a probability that differs by a factor of at most "
         f"{format_epsilon(factor)} (that is e to the power ε), but for a remaining "
         f"probability of {format_delta(audit['delta'])}. This holds for every "

@@ -35,6 +35,7 @@ def make_facts(**changes: object) -> AuditFacts:
     facts: dict[str, object] = {
         "title": "Lymph node patches",
         "tool_version": "0.1.0",
+        "build_hash": "ef" * 32,
         "versions": {"torch": "2.14.1"},
         "created_utc": "2026-08-14T09:30:00Z",
         "run_id": "7f3a9c12",
@@ -58,9 +59,7 @@ def make_facts(**changes: object) -> AuditFacts:
         "lifetime_runs": 1,
         "checkpoint": {"name": "starter", "licence": "Apache-2.0", "sha256": "ab" * 32},
         "rng_statement": "Keys come from the operating system.",
-        "floating_point_statement": "Sum of four draws.",
         "trainable_parameters": 1_200_000,
-        "normalisation_constants": {"mean": 0.5, "scale": 0.5},
         "preprocessing": ("area resampling to 8 × 8",),
         "ema": {"decay": 0.999},
         "learning_rate_schedule": "constant 3e-4",

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import math
 import subprocess
 import sys
@@ -15,8 +16,9 @@ from core.release.bounds import bounds, group_privacy
 from core.release.exact import MalformedError
 from core.release.facts import PrivateFigureError, releasable
 from core.release.fields import CUSTODIAN_ONLY, FIELDS, KEYS
-from core.release.report import html, missing, parts
+from core.release.report import front_page, html, missing, parts
 from tests.core.release.conftest import MOMENTS, STEPS, make_facts
+from tests.core.release.test_contents import WITHOUT_STEPS
 
 HASHES = {"hash_list_sha256": "00" * 32, "files": 9}
 GAUSSIAN = {"kind": "gaussian", "noise_multiplier": 1.0, "count": 1, "what": "one"}
@@ -39,14 +41,39 @@ def test_every_required_item_is_reported_or_listed_as_missing():
         for key in field.required:
             reported = lookup(audit, key) is not None
             assert reported != (key in listed), key
-    assert "cross_checks" in listed and "epsilon_claimed" not in listed
+    assert "self_test" in listed and "epsilon_claimed" not in listed
 
 
 def test_a_fact_that_becomes_known_leaves_the_list_and_enters_the_report():
-    known = build_audit(make_facts(self_test="42 checks held"), HASHES)
-    assert "self_test" not in {item["key"] for item in known["not_yet_reported"]}
-    assert "42 checks held" in html(known)
-    assert 65 not in {number for number, _, _ in missing(known)}
+    assert 64 in {number for number, _, _ in missing(build_audit(make_facts(), HASHES))}
+    known = build_audit(make_facts(storage="owner only"), HASHES)
+    assert "storage" not in {item["key"] for item in known["not_yet_reported"]}
+    assert "owner only" in html(known)
+    assert 64 not in {number for number, _, _ in missing(known)}
+
+
+def test_what_the_claim_covers_tells_nothing_of_other_runs():
+    """It would tell whether the data were exactly those of an earlier run."""
+    audits = [
+        build_audit(make_facts(lifetime_runs=runs, lifetime_epsilon=spent), HASHES)
+        for runs, spent in ((1, 0.4018), (2, 0.9))
+    ]
+    for audit in audits:
+        del audit["lifetime_budget"], audit["report_id"]
+    assert audits[0] == audits[1]
+    page = front_page(build_audit(make_facts(), HASHES))
+    assert "but for what the report says of other runs (field 49)" in page.promise
+
+
+@pytest.mark.parametrize("steps", [0, 20])
+def test_what_is_not_protected_is_said(steps):
+    audit = build_audit(make_facts(**(WITHOUT_STEPS if not steps else {})), HASHES)
+    said = " ".join(audit["unprotected_quantities"])
+    assert "at least two images to train on and at most N" in said
+    assert "that it is released: chosen by the custodian, who may have seen" in said
+    assert "in advance" not in json.dumps(audit)
+    assert "what such a choice of settings reveals" in audit["hyperparameter_tuning"]
+    assert audit["accumulation_dtype"] == "float64"
 
 
 def test_no_annex_key_is_in_the_document():
@@ -65,7 +92,7 @@ def test_the_document_is_the_same_for_the_same_facts():
         {"figures": (private(),)},
         {"versions": {"torch": private()}},
         {"events": (MOMENTS, STEPS | {"loss": private()})},
-        {"self_test": [{"deep": (private(),)}]},
+        {"ema": [{"deep": (private(),)}]},
     ],
 )
 def test_an_internal_figure_is_refused_wherever_it_hides(changes):
@@ -140,8 +167,8 @@ def test_facts_of_the_first_page_have_a_form(changes):
 
 
 def test_no_fact_may_promise_too_much_but_a_class_may_be_called_anything():
-    with pytest.raises(UserError, match="label source"):
-        build_audit(make_facts(label_source="taken from anonymised files"), HASHES)
+    with pytest.raises(UserError, match="public data"):
+        build_audit(make_facts(public_data="taken from anonymised files"), HASHES)
     facts = make_facts(class_names=("safe", "not safe"))
     assert build_audit(facts, HASHES)["product"]["class_names"] == ["safe", "not safe"]
 

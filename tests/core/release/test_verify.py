@@ -277,10 +277,10 @@ def test_a_sums_line_that_points_outside(release):
         b"[]",
         b"{}",
         b"null",
-        b'{"schema_version": "1.2.0"}',
+        b'{"schema_version": "1.3.0"}',
         b'{"schema_version": "1.0.0"}',
         b"[" * 100_000,
-        b'{"schema_version": "1.2.0", "content_hashes": {"hash_list_sha256": 3}}',
+        b'{"schema_version": "1.3.0", "content_hashes": {"hash_list_sha256": 3}}',
     ],
 )
 def test_a_malformed_document_is_a_finding(release, content):
