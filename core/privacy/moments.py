@@ -7,10 +7,13 @@ is added in `mechanism.private_sum`.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+PORTION = 8192
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +23,7 @@ class Contributions:
     Attributes:
         coefficients: float32 [n, d], one row per image, in a public basis.
         labels: int64 [n] in [0, classes).
-        weights: float32 [n], > 0; the weights of one unit's images add up to 1 or less.
+        weights: float64 [n], > 0; the weights of one unit's images add up to 1 or less.
         classes: Number of classes; public.
     """
 
@@ -59,11 +62,13 @@ def sum_of_means(data: Contributions, clip_norm: float) -> Tensor:
     Guarantee: one unit moves it by at most 1 in L2 norm: its rows have norm ≤ 1 each
     and weights of sum ≤ 1.
     """
-    short = shortened(data.coefficients, clip_norm)
-    rows = torch.cat([short, torch.ones(len(short), 1)], dim=1) / 2**0.5
-    rows = rows * data.weights[:, None]
-    total = torch.zeros(data.classes, rows.shape[1], dtype=torch.float64)
-    return total.index_add_(0, data.labels, rows)
+    d = data.coefficients.shape[1]
+    total = torch.zeros(data.classes, d + 1, dtype=torch.float64)
+    for part in _portions(data):
+        short = shortened(data.coefficients[part], clip_norm)
+        rows = torch.cat([short, torch.ones(len(short), 1)], dim=1) / 2**0.5
+        total.index_add_(0, data.labels[part], rows * data.weights[part][:, None])
+    return total
 
 
 def sum_of_squares(data: Contributions, means: Tensor, clip_norm: float) -> Tensor:
@@ -78,17 +83,24 @@ def sum_of_squares(data: Contributions, means: Tensor, clip_norm: float) -> Tens
     Returns:
         float64 [classes, d·(d+1)/2].
     """
-    centred = data.coefficients - means[data.labels]
-    rows = shortened(centred, clip_norm) * data.weights.sqrt()[:, None]
-    d = rows.shape[1]
+    d = data.coefficients.shape[1]
+    squares = torch.zeros(data.classes, d, d, dtype=torch.float64)
+    for part in _portions(data):
+        labels = data.labels[part]
+        rows = shortened(data.coefficients[part] - means[labels], clip_norm)
+        rows *= data.weights[part].sqrt()[:, None]
+        for label in labels.unique().tolist():
+            own = rows[labels == label]
+            squares[label] += own.T @ own
     upper = torch.triu_indices(d, d)
     stretch = torch.where(upper[0] == upper[1], 1.0, 2**0.5)
-    sums = []
-    for label in range(data.classes):
-        own = rows[data.labels == label]
-        square = own.T @ own
-        sums.append(square[upper[0], upper[1]] * stretch)
-    return torch.stack(sums)
+    return squares[:, upper[0], upper[1]] * stretch
+
+
+def _portions(data: Contributions) -> Iterator[slice]:
+    """So many rows at a time that their copies in double precision are small."""
+    for first in range(0, len(data.labels), PORTION):
+        yield slice(first, first + PORTION)
 
 
 def unstack(stacked: Tensor, d: int) -> Tensor:

@@ -21,7 +21,7 @@ from core.privacy.central import sum_of_images
 from core.privacy.mechanism import Commit, Mechanism, private_step
 from core.privacy.moments import Contributions
 from core.training.kept import reading_kept
-from core.training.units import UnitImages
+from core.training.units import UnitImages, equal_weights
 
 BLUR = 3
 """Side of the window of the median that takes single noisy pixels away."""
@@ -82,18 +82,19 @@ def draw_central(
     longest = (channels * side * side) ** 0.5
 
     def sums(drawn: np.ndarray) -> Tensor:
-        vectors, labels, weights = [torch.zeros(0, channels * side * side)], [], []
+        vectors, labels = [torch.zeros(0, channels * side * side)], []
+        weights = [torch.zeros(0, dtype=torch.float64)]
         for unit in drawn:
             pixels, own = units.draw(int(unit))
             small = interpolate(to_network(pixels), size=(side, side), mode="area")
             vectors.append(small.flatten(1) / longest)
             labels += own.tolist()
-            weights += [1 / len(own)] * len(own)
+            weights.append(equal_weights(len(own)))
         return sum_of_images(
             Contributions(
                 coefficients=torch.cat(vectors),
                 labels=torch.tensor(labels, dtype=torch.long),
-                weights=torch.tensor(weights),
+                weights=torch.cat(weights),
                 classes=release.classes,
             )
         )

@@ -19,7 +19,7 @@ from core.privacy.accounting import Charge
 from core.privacy.moments import Contributions, sum_of_means
 from core.training.features import Scattering
 from core.training.sums import NoisySums
-from core.training.units import UnitImages
+from core.training.units import UnitImages, equal_weights
 
 NORM = 2.0 * 2**0.5
 """Clip norm of a record's features and squares, times the root of their number; both
@@ -118,7 +118,7 @@ class PrivateRecords:
             last = min(first + CHUNK, self.units.present)
             drawn = [self.units.draw(unit) for unit in range(first, last)]
             rows, groups = zip(*pool.map(seen, drawn), strict=True)
-            weights = [torch.full((len(own),), 1 / len(own)) for own in groups]
+            weights = [equal_weights(len(own)) for own in groups]
             yield Contributions(
                 coefficients=torch.cat(rows),
                 labels=torch.cat(groups),

@@ -35,7 +35,7 @@ from core.training.features import COLOUR_AXES
 from core.training.kept import reading_kept
 from core.training.matching import FeatureRelease, Matching, release_matching
 from core.training.sums import NoisySums
-from core.training.units import UnitImages
+from core.training.units import UnitImages, equal_weights
 
 CHUNK = 4096
 
@@ -297,7 +297,7 @@ def _contributions(
         # To [-1, 1], as `to_network` does.
         coefficients.append((product / 127.5 - shift).float())
         labels.extend(label for _, label in drawn)
-        weights.extend(torch.full((len(own),), 1 / len(own)) for _, own in drawn)
+        weights.extend(equal_weights(len(own)) for _, own in drawn)
         watcher.progress("Measuring noisy class moments", last, units.present)
     return Contributions(
         coefficients=torch.cat(coefficients),

@@ -29,7 +29,7 @@ from core.training.features import Scattering, in_chunks, scattering
 from core.training.kept import reading_kept
 from core.training.moments import ClassMoments
 from core.training.points import principal_axes
-from core.training.units import UnitImages, UnitRecords
+from core.training.units import UnitImages, UnitRecords, equal_weights
 
 PSEUDO_IMAGES = 6000
 """Of which the principal components are taken."""
@@ -197,7 +197,7 @@ def read_lessons(
             features += pool.map(seen, drawn)
             for unit, (_, own) in enumerate(drawn, first):
                 labels.append(own)
-                weights.append(torch.full((len(own),), 1 / len(own)))
+                weights.append(equal_weights(len(own)))
                 owners.append(torch.full((len(own),), unit))
             watcher.progress("Showing images to the teacher", last, units.present)
     return Lessons(

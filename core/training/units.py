@@ -62,6 +62,12 @@ class UnitImages:
         )
 
 
+def equal_weights(count: int) -> Tensor:
+    """The weights of a unit's images, which add up to 1: float64 [count]."""
+    # PRIVACY: in single precision those of three images add up to more than 1.
+    return torch.full((count,), 1 / count, dtype=torch.float64)
+
+
 def group_units(dataset: ImageDataset, unit: PrivacyUnit) -> UnitImages:
     """Group the training images by unit: one each, or by the grouping column.
 

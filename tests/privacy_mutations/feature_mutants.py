@@ -33,9 +33,18 @@ FEATURE_MUTANTS = (
     Mutant(
         name="each image of a patient counts whole in the features",
         file=DOWNHILL,
-        correct="torch.full((len(own),), 1 / len(own))",
-        wrong="torch.full((len(own),), 1.0)",
+        correct="equal_weights(len(own)) for own in groups",
+        wrong="torch.ones(len(own)) for own in groups",
         tests=(ONE,),
+    ),
+    Mutant(
+        name="a patient's weights add up to a little more than one",
+        file="training/units.py",
+        correct="torch.full((count,), 1 / count, dtype=torch.float64)",
+        wrong="torch.full((count,), 1 / count)",
+        tests=(
+            "training/test_units.py::test_a_units_weights_add_up_to_one_and_no_more",
+        ),
     ),
     Mutant(
         name="features of many units are looked at together",

@@ -236,8 +236,8 @@ _MECHANISM = (
     Mutant(
         name="the sum of means is handed on in single precision",
         file=MOMENTS,
-        correct="total.index_add_(0, data.labels, rows)",
-        wrong="total.index_add_(0, data.labels, rows).float()",
+        correct="    return total\n",
+        wrong="    return total.float()\n",
         tests=("privacy/test_moments.py",),
     ),
     Mutant(
@@ -257,8 +257,8 @@ _MECHANISM = (
     Mutant(
         name="the sum of squares is handed on in single precision",
         file=MOMENTS,
-        correct="sums.append(square[upper[0], upper[1]] * stretch)",
-        wrong="sums.append((square[upper[0], upper[1]] * stretch).float())",
+        correct="return squares[:, upper[0], upper[1]] * stretch",
+        wrong="return (squares[:, upper[0], upper[1]] * stretch).float()",
         tests=("privacy/test_moments.py",),
     ),
     Mutant(
@@ -303,15 +303,15 @@ _MOMENTS = (
     Mutant(
         name="a patient weighs as much as their images",
         file=MOMENTS,
-        correct="rows = rows * data.weights[:, None]",
-        wrong="rows = rows * data.weights[:, None].ceil()",
+        correct="rows * data.weights[part][:, None])",
+        wrong="rows * data.weights[part][:, None].ceil())",
         tests=("privacy/test_moments.py",),
     ),
     Mutant(
         name="weights forgotten in the squares",
         file=MOMENTS,
-        correct="shortened(centred, clip_norm) * data.weights.sqrt()[:, None]",
-        wrong="shortened(centred, clip_norm)",
+        correct="        rows *= data.weights[part].sqrt()[:, None]\n",
+        wrong="",
         tests=("privacy/test_moments.py",),
     ),
     Mutant(
@@ -324,12 +324,8 @@ _MOMENTS = (
     Mutant(
         name="off-diagonals stretched too far",
         file=MOMENTS,
-        correct="    d = rows.shape[1]\n    upper = torch.triu_indices(d, d)\n"
-        "    stretch = torch.where(upper[0] == upper[1], 1.0, 2**0.5)\n"
-        "    sums = []",
-        wrong="    d = rows.shape[1]\n    upper = torch.triu_indices(d, d)\n"
-        "    stretch = torch.where(upper[0] == upper[1], 1.0, 2.0)\n"
-        "    sums = []",
+        correct="1.0, 2**0.5)\n    return squares",
+        wrong="1.0, 2.0)\n    return squares",
         tests=("privacy/test_moments.py",),
     ),
 )

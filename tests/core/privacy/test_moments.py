@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis.extra.numpy import arrays
 
+from core.privacy import moments as room
 from core.privacy.moments import (
     Contributions,
     shortened,
@@ -60,6 +61,19 @@ def crowd(count: int) -> Contributions:
         weights=torch.ones(count),
         classes=1,
     )
+
+
+@pytest.mark.parametrize("portion", [1, 7, OTHERS, OTHERS + 1])
+def test_the_sums_do_not_hang_on_how_many_rows_are_taken_at_a_time(
+    monkeypatch, portion
+):
+    data = others()
+    means = torch.randn(CLASSES, WIDTH, generator=torch.Generator().manual_seed(1))
+    whole = sum_of_means(data, 1.5), sum_of_squares(data, means, 1.5)
+    monkeypatch.setattr(room, "PORTION", portion)
+    again = sum_of_means(data, 1.5), sum_of_squares(data, means, 1.5)
+    for found, expected in zip(again, whole, strict=True):
+        torch.testing.assert_close(found, expected, atol=1e-12, rtol=0)
 
 
 def test_the_sums_of_a_million_units_are_not_rounded_before_their_noise():

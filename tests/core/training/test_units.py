@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
 from core.data.dataset import Split
 from core.errors import UserError
 from core.privacy.budget import PrivacyUnit
-from core.training.units import group_units
+from core.training.units import equal_weights, group_units
 from tests.core.tiny import make_dataset, patients
 
 
@@ -51,3 +53,10 @@ def test_at_most_the_limit_and_another_choice_each_time(limit):
 def test_patients_are_not_promised_where_the_data_name_none():
     with pytest.raises(UserError, match="patients"):
         group_units(make_dataset(9), patients(2))
+
+
+@pytest.mark.parametrize("count", [1, 3, 7, 1020, 100_000])
+def test_a_units_weights_add_up_to_one_and_no_more(count):
+    weights = equal_weights(count)
+    assert len(weights) == count and weights.unique().numel() == 1
+    assert abs(math.fsum(weights.tolist()) - 1) <= 1e-12
