@@ -1,6 +1,7 @@
 """The command line: `sfumato COMMAND`.
 
-Exit code 0 done, 2 the user's mistake, 1 a bug.
+Exit code 0 done, 2 the user's mistake or a release that does not hold, 130 stopped, 1 a
+bug.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ class Questions(QWidget):
     """Fields for the declarations that are wanted, hidden until some are.
 
     Signals:
-        changed: Another answer; `complete` and `answers` may be different now.
+        changed: Another answer; `problem` and `answers` may be different now.
     """
 
     changed = Signal()

@@ -116,7 +116,10 @@ def clipped_sum(
     size: int,
     pool: Pool,
 ) -> Tensor:
-    """`batched_clipped_sum` of gradients that are made one at a time."""
+    """`batched_clipped_sum` of gradients that are made one at a time.
+
+    Guarantee: as there.
+    """
     return batched_clipped_sum(
         units,
         lambda part: ([p[None] for p in unit_gradient(int(unit))] for unit in part),

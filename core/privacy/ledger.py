@@ -226,6 +226,9 @@ class Ledger:
     def check(self) -> None:
         """Recompute the chain, and compare it with the witnesses.
 
+        Guarantee: no charge was changed or taken out in between, and none that a
+        witness remembers is missing; whoever can rewrite those too is not found.
+
         Raises:
             UserError: naming the first row that does not hold, or the witness that
                 remembers more.

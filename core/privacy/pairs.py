@@ -138,9 +138,9 @@ def _split(masses: Array, others: Array, losses: Array) -> Array:
 def removal(noise_multiplier: float, probability: float, size: int = 1) -> Pair:
     """`size` units together are there or not, each sampled with `probability`.
 
-    Dominates the Poisson-sampled Gaussian mechanism under adding, removing or blanking
-    out the units: a binomial number j of them moves the sum by at most j sensitivities
-    (Ganesh 2024, arXiv 2401.10294, for `size` > 1).
+    Guarantee: dominates the Poisson-sampled Gaussian mechanism when units are added,
+    removed or blanked out: a binomial number j of them moves the sum by at most j
+    sensitivities (Ganesh 2024, arXiv 2401.10294, for `size` > 1).
     """
     counts = np.arange(size + 1)
     weights = binom.pmf(counts, size, probability)
@@ -182,8 +182,8 @@ def removal(noise_multiplier: float, probability: float, size: int = 1) -> Pair:
 def exchange(noise_multiplier: float, probability: float) -> Pair:
     """One unit is exchanged for another, sampled with `probability`.
 
-    Dominates the Poisson-sampled Gaussian mechanism under replacing a unit: it moves
-    the sum by one sensitivity to one side, or as far to the other.
+    Guarantee: dominates the Poisson-sampled Gaussian mechanism when a unit is replaced:
+    it moves the sum by one sensitivity to one side, or as far to the other.
     """
     variance = noise_multiplier**2
     means, weights = np.array([0.0, 1.0]), np.array([1 - probability, probability])
@@ -216,9 +216,9 @@ def group_exchange(
 ) -> PrivacyLoss:
     """`size` units are exchanged for others, each sampled with `probability`.
 
-    Dominates by giving away how many of them were sampled: j move the sum by at most 2j
-    sensitivities, and knowing j can only help (δ(ε) is jointly convex). Exact when all
-    are sampled, loose when few are.
+    Guarantee: dominates, by giving away how many of them were sampled: j move the sum
+    by at most 2j sensitivities, and knowing j can only help (δ(ε) is jointly convex).
+    Exact when all are sampled, loose when few are.
     """
     nothing = LossDistribution(
         interval=interval, lowest=0, masses=np.ones(1), infinite=0.0

@@ -25,8 +25,9 @@ def batch_cap(population: int, probability: float) -> int:
 def draw_units(present: int, probability: float, cap: int) -> np.ndarray:
     """Each of `present` units independently with `probability`, cut down to `cap`.
 
-    A binomial count, then so many units without replacement: the same distribution as
-    one coin per unit (arXiv 2406.17298v3, lemma 1). A cut sample is a uniform subset.
+    Guarantee: Poisson sampling, exactly, cut to a uniform subset where it is larger: a
+    binomial count, then so many units without replacement, is the same distribution as
+    one coin per unit (arXiv 2406.17298v3, lemma 1).
 
     Returns:
         int64 [n], n ≤ cap, in random order; n = 0 is a normal outcome.

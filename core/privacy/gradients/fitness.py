@@ -17,6 +17,9 @@ SAME = 1e-3
 def check_fitness(problem: Problem, rows: UnitRows) -> None:
     """Refuse a network for which no bound on one unit would hold, or that cannot learn.
 
+    Guarantee: of what comes through, no layer is known to couple units, and on random
+    rows neither a unit's loss nor its gradient depended on another unit.
+
     Args:
         rows: Random, of at least two units; never private.
 

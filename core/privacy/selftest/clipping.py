@@ -71,16 +71,16 @@ def bound(engine: Engine, conditions: Conditions) -> Finding:
         check="clipping",
         question="Can no single record push harder than allowed?",
         measurements=(
-            _excess("longest unit", longest, 1e-6),
-            _excess("seven copies of a unit, by seven,", copies, 1e-6),
-            _excess("move of a sum by one more unit", moved, 1e-6),
+            _excess("longest unit", longest, 1e-8),
+            _excess("seven copies of a unit, by seven,", copies, 1e-8),
+            _excess("move of a sum by one more unit", moved, 1e-8),
             Measurement(
                 name="weight of a unit that is not a number",
                 value=float(np.max(spoilt)),
                 high=0.0,
             ),
         ),
-        smallest_fault="a unit 0.0001 % too long",
+        smallest_fault="a unit 0.000001 % too long",
     )
 
 

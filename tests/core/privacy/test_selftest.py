@@ -324,11 +324,12 @@ def clip_each_layer(gradient, clip_norm):
 
 
 def clip_a_little_late(gradient, clip_norm):
-    return clipping_before(gradient, 1.00001 * clip_norm)
+    return clipping_before(gradient, (1 + 2e-8) * clip_norm)
 
 
 def clipping_before(gradient, clip_norm, add_clipped=clipping.add_clipped):
-    total = torch.zeros(sum(part.numel() for part in gradient))
+    size = sum(part.numel() for part in gradient)
+    total = torch.zeros(size, dtype=torch.float64)
     add_clipped(total, [part[None] for part in gradient], clip_norm)
     return total
 
