@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import fields, replace
@@ -153,7 +154,7 @@ def project_wished(options: argparse.Namespace) -> tuple[Project, bool]:
     if "epsilon" not in wishes | given:
         raise UserError(_UNSAID)
     before = None if saved is None else Project(**saved)
-    project = Project(**wishes | given).anchored(before)
+    project = anchored(Project(**wishes | given), before)
     # PRIVACY: an answer about one checkpoint and these people says nothing of others.
     if "overlap_answer" not in given and _asked_of_others(wishes, project, before):
         project = replace(project, overlap_answer="", overlap_reason="")
@@ -164,11 +165,41 @@ def _asked_of_others(
     wishes: dict[str, Any], project: Project, before: Project | None
 ) -> bool:
     """Whether the project has other images or another checkpoint than the wishes."""
-    meant = Project(**wishes).anchored(before)
+    meant = anchored(Project(**wishes), before)
     return any(
         wishes.get(name) and getattr(meant, name) != getattr(project, name)
         for name in ("source", "checkpoint")
     )
+
+
+def anchored(project: Project, saved: Project | None = None) -> Project:
+    """The same wishes, whose paths hold wherever the program is started next.
+
+    A name of ours stays a name, as it is one where it is looked up, even when a file or
+    folder here is called the same: `./starter` is the folder.
+
+    Args:
+        project: As it was asked for.
+        saved: The wishes kept so far. A checkpoint folder that is the same stays as it
+            is written there: an older version paid for it under that wish.
+    """
+    from core.bundled import recipe_names
+    from core.checkpoints.catalogue import is_named
+
+    paths = {"source": _whole(project.source)} if project.source else {}
+    recipe, checkpoint = _whole(project.recipe), _whole(project.checkpoint)
+    is_file = recipe.lower().endswith(".toml") or os.path.isfile(recipe)
+    if is_file and project.recipe not in recipe_names():
+        paths["recipe"] = recipe
+    if os.path.isdir(checkpoint) and not is_named(project.checkpoint):
+        if saved is not None and _whole(saved.checkpoint) == checkpoint:
+            checkpoint = saved.checkpoint
+        paths["checkpoint"] = checkpoint
+    return replace(project, **paths)
+
+
+def _whole(path: str) -> str:
+    return os.path.abspath(os.path.expanduser(path)) if path else ""
 
 
 def windows_joined(arguments: Sequence[str]) -> list[str]:

@@ -90,30 +90,6 @@ class Project:
         given = {name: value for name, value in changes.items() if value is not None}
         return replace(self, **given)
 
-    def anchored(self, saved: Project | None = None) -> Project:
-        """The same wishes, whose paths hold wherever the program is started next.
-
-        A name of ours stays a name, as it is one where it is looked up, even when a
-        file or folder here is called the same: `./starter` is the folder.
-
-        Args:
-            saved: The wishes kept so far. A checkpoint folder that is the same stays as
-                it is written there: an older version paid for it under that wish.
-        """
-        from core.bundled import recipe_names
-        from core.checkpoints.catalogue import is_named
-
-        paths = {"source": _whole(self.source)} if self.source else {}
-        recipe, checkpoint = _whole(self.recipe), _whole(self.checkpoint)
-        is_file = recipe.lower().endswith(".toml") or os.path.isfile(recipe)
-        if is_file and self.recipe not in recipe_names():
-            paths["recipe"] = recipe
-        if os.path.isdir(checkpoint) and not is_named(self.checkpoint):
-            if saved is not None and _whole(saved.checkpoint) == checkpoint:
-                checkpoint = saved.checkpoint
-            paths["checkpoint"] = checkpoint
-        return replace(self, **paths)
-
 
 def read_wishes(path: Path) -> dict[str, Any]:
     """The fields that a project file on disk names.
@@ -137,10 +113,6 @@ def saved_wishes(folder: Path) -> dict[str, Any] | None:
     """The fields that a project folder keeps, None where there is no project."""
     path = folder / PROJECT_FILE
     return read_wishes(path) if os.path.isfile(path) else None
-
-
-def _whole(path: str) -> str:
-    return os.path.abspath(os.path.expanduser(path)) if path else ""
 
 
 def parse_project(text: str, path: Path) -> Project:

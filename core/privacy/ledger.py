@@ -226,8 +226,7 @@ class Ledger:
     def check(self) -> None:
         """Recompute the chain, and compare it with the witnesses.
 
-        Guarantee: no charge was changed or taken out in between, and none that a
-        witness remembers is missing; whoever can rewrite those too is not found.
+        Guarantee: finds every change and loss but by whoever rewrites those as well.
 
         Raises:
             UserError: naming the first row that does not hold, or the witness that

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from core import cli
-from core.workspace import Project, Workspace
+from core.arguments import anchored, project_wished
+from core.workspace import PROJECT_FILE, Project, Workspace
 from tests.core.test_cli import Done, complaint
 
 
@@ -132,3 +133,93 @@ def test_what_is_asked_too_early_says_what_comes_first(tmp_path, capsys, command
     assert cli.main([command, str(tmp_path / "new"), *more]) == cli.MISTAKE
     said = complaint(capsys)
     assert f"Nothing was learned in {tmp_path / 'new'} yet: run sfumato run" in said
+
+
+def test_anchored_paths_are_whole_and_start_in_the_right_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "me"))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path / "me"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "net").mkdir()
+    (tmp_path / "own").write_text("")
+    (tmp_path / "me" / "net").mkdir(parents=True)
+    wishes = Project(source="~/scans", checkpoint="~/net", recipe="~/own.toml")
+    assert anchored(wishes) == Project(
+        source=str(tmp_path / "me" / "scans"),
+        checkpoint=str(tmp_path / "me" / "net"),
+        recipe=str(tmp_path / "me" / "own.toml"),
+    )
+    here = anchored(Project(source="scans", checkpoint="net", recipe="own"))
+    assert here == Project(
+        source=str(tmp_path / "scans"),
+        checkpoint=str(tmp_path / "net"),
+        recipe=str(tmp_path / "own"),
+    )
+    assert anchored(here, wishes) == here == anchored(here)
+    assert anchored(Project(checkpoint="")) == Project(checkpoint="")
+
+
+def test_a_checkpoint_that_was_paid_for_keeps_its_wording(tmp_path, monkeypatch):
+    """Other words for the same folder would be refused as other wishes."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "net").mkdir()
+    (tmp_path / "other").mkdir()
+    saved = Project(checkpoint="./net")
+    again = anchored(Project(source="scans", checkpoint="net"), saved)
+    assert again == Project(source=str(tmp_path / "scans"), checkpoint="./net")
+    other = anchored(Project(checkpoint="other"), saved)
+    assert other.checkpoint == str(tmp_path / "other")
+
+
+def test_a_name_of_ours_stays_one_beside_a_file_or_folder_called_so(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setenv("SFUMATO_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "home" / "checkpoints" / "mine").mkdir(parents=True)
+    names = ("starter", "mine", "scratch-dpdm-grey-edm")
+    for name in (*names, "useful"):
+        (tmp_path / name).mkdir()
+    for name in names:
+        assert anchored(Project(checkpoint=name)) == Project(checkpoint=name)
+        path = anchored(Project(checkpoint=f"./{name}"))
+        assert path.checkpoint == str(tmp_path / name)
+    assert anchored(Project(checkpoint="nonesuch", recipe="nonesuch")) == Project(
+        checkpoint="nonesuch", recipe="nonesuch"
+    )
+    (tmp_path / "upright").write_text("")
+    assert anchored(Project(recipe="upright")).recipe == "upright"
+
+
+def wished(project, *more) -> tuple[str, str]:
+    """The answer and its reason that `sfumato run` would go by."""
+    options = cli.build_parser().parse_args(["run", str(project), *map(str, more)])
+    asked, _ = project_wished(options)
+    return asked.overlap_answer, asked.overlap_reason
+
+
+def test_an_answer_is_about_one_checkpoint_and_these_people(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("one", "other", "pictures", "others"):
+        (tmp_path / name).mkdir()
+    told = ("no", "they are of 2024")
+    project, config = tmp_path / "project", tmp_path / "wishes.toml"
+    lines = (
+        'source = "pictures"\ncheckpoint = "./one"\nepsilon = 1.0\n'
+        f'overlap_answer = "{told[0]}"\noverlap_reason = "{told[1]}"\n'
+    )
+    config.write_text(lines)
+    project.mkdir()
+    (project / PROJECT_FILE).write_text(lines)
+    for given in ((project,), (tmp_path / "new", "--config", config)):
+        assert wished(*given) == told
+        assert wished(*given, "--source", tmp_path / "pictures") == told
+        assert wished(*given, "--checkpoint", tmp_path / "one") == told
+        assert wished(*given, "--epsilon", "2") == told
+        assert wished(*given, "--checkpoint", "other") == ("", "")
+        assert wished(*given, "--source", "others") == ("", "")
+        again = ("--overlap-answer", "unsure", "--overlap-reason", "asked")
+        assert wished(*given, "--source", "others", *again) == ("unsure", "asked")
+    # Where the file names neither, its answer is about what comes with it.
+    config.write_text('epsilon = 1.0\noverlap_answer = "no"\n')
+    chosen = ("--config", config, "--source", "others", "--checkpoint", "other")
+    assert wished(tmp_path / "new", *chosen) == ("no", "")

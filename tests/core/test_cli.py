@@ -11,7 +11,6 @@ import pytest
 from PIL import Image
 
 from core import cli
-from core.arguments import project_wished
 from core.bundled import classifier_folder
 from core.checkpoints.cards import read_card
 from core.checkpoints.catalogue import bundled_folder
@@ -19,7 +18,7 @@ from core.diffusion.presets import PRESETS
 from core.errors import Stopped, UserError
 from core.evaluation.report import CHANCE, PRIVATE, REAL, SYNTHETIC
 from core.training.starter import pretrain_starter
-from core.workspace import PROJECT_FILE, Project, Workspace
+from core.workspace import Project, Workspace
 from tests.core.tiny import CONFIG, make_checkpoint, make_plan, write_recipe
 
 
@@ -498,38 +497,3 @@ def test_paths_of_a_run_hold_wherever_the_next_command_is_given(tmp_path, monkey
     assert [project.checkpoint for project in asked] == [
         str(tmp_path / "net"), "starter", "starter"
     ]  # fmt: skip
-
-
-def wished(project, *more) -> tuple[str, str]:
-    """The answer and its reason that `sfumato run` would go by."""
-    options = cli.build_parser().parse_args(["run", str(project), *map(str, more)])
-    asked, _ = project_wished(options)
-    return asked.overlap_answer, asked.overlap_reason
-
-
-def test_an_answer_is_about_one_checkpoint_and_these_people(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    for name in ("one", "other", "pictures", "others"):
-        (tmp_path / name).mkdir()
-    told = ("no", "they are of 2024")
-    project, config = tmp_path / "project", tmp_path / "wishes.toml"
-    lines = (
-        'source = "pictures"\ncheckpoint = "./one"\nepsilon = 1.0\n'
-        f'overlap_answer = "{told[0]}"\noverlap_reason = "{told[1]}"\n'
-    )
-    config.write_text(lines)
-    project.mkdir()
-    (project / PROJECT_FILE).write_text(lines)
-    for given in ((project,), (tmp_path / "new", "--config", config)):
-        assert wished(*given) == told
-        assert wished(*given, "--source", tmp_path / "pictures") == told
-        assert wished(*given, "--checkpoint", tmp_path / "one") == told
-        assert wished(*given, "--epsilon", "2") == told
-        assert wished(*given, "--checkpoint", "other") == ("", "")
-        assert wished(*given, "--source", "others") == ("", "")
-        again = ("--overlap-answer", "unsure", "--overlap-reason", "asked")
-        assert wished(*given, "--source", "others", *again) == ("unsure", "asked")
-    # Where the file names neither, its answer is about what comes with it.
-    config.write_text('epsilon = 1.0\noverlap_answer = "no"\n')
-    chosen = ("--config", config, "--source", "others", "--checkpoint", "other")
-    assert wished(tmp_path / "new", *chosen) == ("no", "")

@@ -107,61 +107,6 @@ def test_none_leaves_a_wish_alone():
     )
 
 
-def test_anchored_paths_are_whole_and_start_in_the_right_home(tmp_path, monkeypatch):
-    monkeypatch.setenv("HOME", str(tmp_path / "me"))
-    monkeypatch.setenv("USERPROFILE", str(tmp_path / "me"))
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "net").mkdir()
-    (tmp_path / "own").write_text("")
-    (tmp_path / "me" / "net").mkdir(parents=True)
-    wishes = Project(source="~/scans", checkpoint="~/net", recipe="~/own.toml")
-    assert wishes.anchored() == Project(
-        source=str(tmp_path / "me" / "scans"),
-        checkpoint=str(tmp_path / "me" / "net"),
-        recipe=str(tmp_path / "me" / "own.toml"),
-    )
-    here = Project(source="scans", checkpoint="net", recipe="own").anchored()
-    assert here == Project(
-        source=str(tmp_path / "scans"),
-        checkpoint=str(tmp_path / "net"),
-        recipe=str(tmp_path / "own"),
-    )
-    assert here.anchored(wishes) == here == here.anchored()
-    assert Project(checkpoint="").anchored() == Project(checkpoint="")
-
-
-def test_a_checkpoint_that_was_paid_for_keeps_its_wording(tmp_path, monkeypatch):
-    """Other words for the same folder would be refused as other wishes."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "net").mkdir()
-    (tmp_path / "other").mkdir()
-    saved = Project(checkpoint="./net")
-    again = Project(source="scans", checkpoint="net").anchored(saved)
-    assert again == Project(source=str(tmp_path / "scans"), checkpoint="./net")
-    other = Project(checkpoint="other").anchored(saved)
-    assert other.checkpoint == str(tmp_path / "other")
-
-
-def test_a_name_of_ours_stays_one_beside_a_file_or_folder_called_so(
-    tmp_path, monkeypatch
-):
-    monkeypatch.setenv("SFUMATO_HOME", str(tmp_path / "home"))
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "home" / "checkpoints" / "mine").mkdir(parents=True)
-    names = ("starter", "mine", "scratch-dpdm-grey-edm")
-    for name in (*names, "useful"):
-        (tmp_path / name).mkdir()
-    for name in names:
-        assert Project(checkpoint=name).anchored() == Project(checkpoint=name)
-        path = Project(checkpoint=f"./{name}").anchored()
-        assert path.checkpoint == str(tmp_path / name)
-    assert Project(checkpoint="nonesuch", recipe="nonesuch").anchored() == Project(
-        checkpoint="nonesuch", recipe="nonesuch"
-    )
-    (tmp_path / "upright").write_text("")
-    assert Project(recipe="upright").anchored().recipe == "upright"
-
-
 def test_the_ledger_is_kept_outside_the_project(monkeypatch, tmp_path):
     monkeypatch.setenv("SFUMATO_HOME", str(tmp_path))
     assert user_folder() == tmp_path

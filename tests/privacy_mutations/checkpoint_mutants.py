@@ -74,7 +74,9 @@ CHECKPOINT_MUTANTS = (
         file="arguments.py",
         correct='for name in ("source", "checkpoint")',
         wrong='for name in ("source",)',
-        tests=("test_cli.py::test_an_answer_is_about_one_checkpoint_and_these_people",),
+        tests=(
+            "test_arguments.py::test_an_answer_is_about_one_checkpoint_and_these_people",
+        ),
     ),
     Mutant(
         name="a folder that calls itself untrained is not asked about",
