@@ -229,8 +229,7 @@ class Ledger:
         Guarantee: finds every change and loss but by whoever rewrites those as well.
 
         Raises:
-            UserError: naming the first row that does not hold, or the witness that
-                remembers more.
+            UserError: naming the first row that does not hold, or who remembers more.
         """
         with self._exclusive():
             self._check_chain()
