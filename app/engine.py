@@ -6,7 +6,6 @@ opening the window imports no torch, and a test can stand in for the engine.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -143,13 +142,9 @@ class PipelineEngine:
         return folder if folder.is_dir() else None
 
     def write_sample(self, workspace: Workspace, watcher: Watcher) -> Path:
-        from core.data.phantom import write_phantom
-        from core.demo import IMAGES
+        from core.demo import write_sample
 
-        folder = workspace.path / "sample"
-        if not (folder / "camelyon17_v1.0" / "metadata.csv").is_file():
-            write_phantom(folder, images=IMAGES, watcher=watcher)
-        return folder
+        return write_sample(workspace.path / "sample", watcher)
 
     def load_dataset(
         self, workspace: Workspace, project: Project, watcher: Watcher
@@ -246,8 +241,7 @@ class PipelineEngine:
 
     def drawn(self, workspace: Workspace, plan: Plan, watcher: Watcher) -> SyntheticSet:
         number = workspace.result("samples")["per_class"]
-        recipe = replace(plan.recipe, images_per_class=number)
-        return self.synthesise(workspace, replace(plan, recipe=recipe), watcher)
+        return self.synthesise(workspace, plan.of_size(number), watcher)
 
     def evaluate(
         self,
@@ -263,14 +257,9 @@ class PipelineEngine:
     def measured(
         self, workspace: Workspace, plan: Plan, samples: SyntheticSet
     ) -> UtilityReport | None:
-        from core.evaluation.report import UtilityReport, stamp
+        from core import pipeline
 
-        if not workspace.finished("utility"):
-            return None
-        kept = workspace.result("utility")
-        if kept["of"] != stamp(per_class=samples.per_class, run=plan.run):
-            return None
-        return UtilityReport.from_json(kept["report"])
+        return pipeline.measured(workspace, plan, samples)
 
     def export(
         self, workspace: Workspace, plan: Plan, destination: Path, watcher: Watcher

@@ -30,6 +30,13 @@ def demo_project(source: Path) -> Project:
     )
 
 
+def write_sample(folder: Path, watcher: Watcher) -> Path:
+    """The generated sample data set, made when it is not there; gives its folder."""
+    if not (folder / "camelyon17_v1.0" / "metadata.csv").is_file():
+        write_phantom(folder, images=IMAGES, seed=0, watcher=watcher)
+    return folder
+
+
 def run_demo(folder: Path, watcher: Watcher) -> int:
     """Generate the sample, run every stage, say what came out.
 
@@ -48,9 +55,7 @@ def run_demo(folder: Path, watcher: Watcher) -> int:
             f"The demo was done already: look at {folder / 'release'}, or delete "
             f"{folder} to do it again."
         )
-    sample = folder / "sample"
-    if not (sample / "camelyon17_v1.0" / "metadata.csv").exists():
-        write_phantom(sample, images=IMAGES, seed=0, watcher=watcher)
+    sample = write_sample(folder / "sample", watcher)
     with Workspace.open(folder / "project") as workspace:
         outcome = run_project(
             workspace, demo_project(sample), folder / "release", watcher

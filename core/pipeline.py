@@ -142,8 +142,7 @@ def make_plan(
             plan = planning.plan_from_facts(kept["plan"])
             # PRIVACY: an older version planned from the models of other projects.
             refuse_private(plan.checkpoint)
-            number = recipe.images_per_class
-            return replace(plan, recipe=replace(plan.recipe, images_per_class=number))
+            return plan.of_size(recipe.images_per_class)
         _refuse_if_spent(workspace, kept, changed)
     plan = planning.make_plan(
         project,
@@ -263,10 +262,8 @@ def evaluate(
     stamp = report.stamp(per_class=synthetic.per_class, run=plan.run, recipe=recipe)
     # A published one's figures do not stand for our own.
     stage = PUBLISHED if recipe else "utility"
-    if workspace.finished(stage):
-        kept = workspace.result(stage)
-        if kept["of"] == stamp:
-            return UtilityReport.from_json(kept["report"])
+    if known := _measured(workspace, stage, stamp):
+        return known
     images, labels = synthetic.read()
     result = report.evaluate(
         dataset,
@@ -280,6 +277,19 @@ def evaluate(
     )
     workspace.finish(stage, {"report": result.to_json(), "of": stamp})
     return result
+
+
+def measured(
+    workspace: Workspace, plan: Plan, synthetic: SyntheticSet
+) -> UtilityReport | None:
+    """What `evaluate` found for these images, None when it has not yet."""
+    stamp = report.stamp(per_class=synthetic.per_class, run=plan.run)
+    return _measured(workspace, "utility", stamp)
+
+
+def _measured(workspace: Workspace, stage: str, stamp: dict) -> UtilityReport | None:
+    kept = workspace.result(stage) if workspace.finished(stage) else {}
+    return UtilityReport.from_json(kept["report"]) if kept.get("of") == stamp else None
 
 
 def export(

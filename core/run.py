@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -206,5 +206,4 @@ def _project(workspace: Workspace) -> Project:
 def _planned(workspace: Workspace, project: Project) -> Plan:
     """The plan that was trained, with the wished size of the synthetic data set."""
     plan = plan_from_facts(workspace.result("plan")["plan"])
-    number = project.images_per_class or plan.recipe.images_per_class
-    return replace(plan, recipe=replace(plan.recipe, images_per_class=number))
+    return plan.of_size(project.images_per_class or plan.recipe.images_per_class)

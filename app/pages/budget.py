@@ -290,7 +290,6 @@ class BudgetPage(Page):
         offered = self.kind.offers(preview.better_kind)
         self.better.setVisible(offered and not self.state.committed)
         self._warnings.warn("\n".join(preview.warnings))
-        forecast = preview.forecast_seconds
         drawn = self.tr("{batch} of {number}, drawn at random").format(
             batch=f"{preview.expected_batch:,.0f}",
             number=f"{self.state.project.declared_count or 0:,}",
@@ -308,12 +307,7 @@ class BudgetPage(Page):
             *self._facts.meaning(preview, self.state.project),
             (self.tr("Training"), steps),
             (self.tr("Noise multiplier"), blurred.format(noise=noise)),
-            (
-                self.tr("Time on this computer"),
-                duration(forecast)
-                if forecast is not None
-                else self.tr("measured when training starts"),
-            ),
+            (self.tr("Time on this computer"), duration(preview.forecast_seconds)),
         )
         self.curve.setVisible(preview.steps > 0)
         if preview.steps:

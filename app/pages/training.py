@@ -324,9 +324,7 @@ class TrainingPage(Page):
             ),
             (
                 self.tr("Time on this computer"),
-                duration(preview.forecast_seconds)
-                if preview is not None and preview.forecast_seconds is not None
-                else "",
+                duration(preview.forecast_seconds) if preview is not None else "",
             ),
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, dataclass, is_dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
@@ -91,6 +91,11 @@ class Plan:
     def steps(self) -> int:
         """T, the committed DP-SGD steps."""
         return 0 if self.mechanism is None else self.mechanism.steps
+
+    def of_size(self, images_per_class: int) -> Plan:
+        """The same plan for another number of synthetic images, which costs nothing."""
+        recipe = replace(self.recipe, images_per_class=images_per_class)
+        return replace(self, recipe=recipe)
 
     def sentence(self) -> str:
         """What the custodian reads before spending anything."""

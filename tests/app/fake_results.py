@@ -64,7 +64,7 @@ class FakePreview:
     steps: int
     expected_batch: float
     sampling_probability: float
-    forecast_seconds: float | None
+    forecast_seconds: float
     sentence: str
     others: tuple[tuple[str, float], ...]
     warnings: tuple[str, ...]

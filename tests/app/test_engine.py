@@ -11,7 +11,7 @@ from core.evaluation.recipe import load_classifier
 from core.evaluation.report import UtilityReport, stamp
 from core.events import Watcher
 from core.workspace import Workspace
-from tests.app.fake_results import FakePlan, FakeRecipe
+from tests.core.tiny import make_plan
 
 REPORT = UtilityReport(tested_on="9 real held-out images", figures=())
 THESE = {"per_class": 60, "run": "a"}
@@ -41,7 +41,8 @@ def test_opening_draws_no_more_images_than_there_are(tmp_path, monkeypatch):
     monkeypatch.setattr(
         "core.pipeline.synthesise", lambda space, plan, watcher: asked.append(plan)
     )
-    plan = FakePlan(budget=None, recipe=FakeRecipe(images_per_class=70), mechanism=None)
+    plan = make_plan(tmp_path)
+    assert plan.recipe.images_per_class != 60
     with Workspace.open(tmp_path / "project") as workspace:
         workspace.finish("samples", {"per_class": 60})
         PipelineEngine().drawn(workspace, plan, Watcher())
