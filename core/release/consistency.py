@@ -69,7 +69,7 @@ def inconsistencies(audit: Mapping[str, Any], epsilon: float) -> list[Finding]:
     Raises:
         KeyError, TypeError, ValueError: If the document is malformed.
     """
-    rows = [*_steps(audit), *_declared(audit), *_spent(audit)]
+    rows = [*_samplings(audit), *_steps(audit), *_declared(audit), *_spent(audit)]
     rows += [*_explained(audit, epsilon), *_groups(audit, epsilon)]
     return [
         Finding(subject=subject, message=message)
@@ -91,8 +91,8 @@ def unchecked(audit: Mapping[str, Any]) -> list[str]:
     return notes
 
 
-def _steps(audit: Mapping[str, Any]) -> Iterator[Row]:
-    """Sampling, divisor and clipping, against the events."""
+def _samplings(audit: Mapping[str, Any]) -> Iterator[Row]:
+    """How units are sampled, against the events."""
     events = audit["composition"]["events"]
     steps = [event for event in events if "batch_cap" in event]
     sampling = audit["sampling"] if steps else []
@@ -126,6 +126,12 @@ def _steps(audit: Mapping[str, Any]) -> Iterator[Row]:
             "composition",
             f"The cap of a batch is not mean + {_CAP_DEVIATIONS} deviations, {cap}.",
         )
+
+
+def _steps(audit: Mapping[str, Any]) -> Iterator[Row]:
+    """Divisor, clipping and number of steps, against the events."""
+    events = audit["composition"]["events"]
+    steps = [event for event in events if "batch_cap" in event]
     trained = bool(audit["steps_committed"])
     clip_norm = audit["clip_norm"]
     clipped = [entry["clip_norm"] for entry in audit["original_parameters"]]

@@ -172,6 +172,43 @@ def make_plan(
     budget, recipe = read_budget(project), read_recipe(project)
     network = recipe.pictures == NETWORK or recipe.starts_from_checkpoint
     card = starting_card(project, recipe) if network else None
+    _refuse_unfit(project, recipe, card, units_present, image_channels)
+    assert project.declared_count is not None
+    mechanism, moments, central, teacher = bind(
+        budget, project.declared_count, recipe, len(class_names)
+    )
+    charges = charges_of(mechanism, moments, central, teacher)
+    return Plan(
+        run=run,
+        budget=budget,
+        declared_count=project.declared_count,
+        recipe=recipe,
+        checkpoint=card,
+        class_names=class_names,
+        image_channels=image_channels,
+        resolution=project.resolution,
+        mechanism=mechanism,
+        moments=moments,
+        epsilon=_agreed_epsilon(budget, charges),
+        central=central,
+        teacher=teacher,
+        unit_column=unit_column if _is_patient(budget.unit) else "",
+        membership=membership[:DIGITS] if _is_patient(budget.unit) else "",
+    )
+
+
+def _refuse_unfit(
+    project: Project,
+    recipe: Recipe,
+    card: CheckpointCard | None,
+    units_present: int,
+    image_channels: int,
+) -> None:
+    """Refuse wishes that do not fit the data, or leave out what must be said.
+
+    Raises:
+        UserError: for the first of them.
+    """
     if project.declared_count is None:
         raise UserError(
             "Declare a public number of records (declared_count, --declared-count): a "
@@ -203,27 +240,6 @@ def make_plan(
             + card.pretraining_data.rstrip(".")
             + "."
         )
-    mechanism, moments, central, teacher = bind(
-        budget, project.declared_count, recipe, len(class_names)
-    )
-    charges = charges_of(mechanism, moments, central, teacher)
-    return Plan(
-        run=run,
-        budget=budget,
-        declared_count=project.declared_count,
-        recipe=recipe,
-        checkpoint=card,
-        class_names=class_names,
-        image_channels=image_channels,
-        resolution=project.resolution,
-        mechanism=mechanism,
-        moments=moments,
-        epsilon=_agreed_epsilon(budget, charges),
-        central=central,
-        teacher=teacher,
-        unit_column=unit_column if _is_patient(budget.unit) else "",
-        membership=membership[:DIGITS] if _is_patient(budget.unit) else "",
-    )
 
 
 def _agreed_epsilon(budget: Budget, charges: tuple[Charge, ...]) -> float:
