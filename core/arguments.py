@@ -6,7 +6,7 @@ import argparse
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, NoReturn
 
 from core.errors import UserError
@@ -136,11 +136,22 @@ def wishes_given(options: argparse.Namespace) -> dict[str, Any]:
     return {field.name: getattr(options, field.name) for field in fields(Project)}
 
 
-def project_wished(options: argparse.Namespace) -> tuple[Project, bool]:
-    """The project of `sfumato run`: its options, over a file's wishes or those saved.
+@dataclass(frozen=True, kw_only=True)
+class Said:
+    """What somebody has said, and did not leave to a default or to another time.
 
-    Returns:
-        The project, and whether anybody said whom to protect.
+    Attributes:
+        unit: Whom to protect.
+        overlap: Whether the network could know the people in these images: now, or when
+            they lay in the same folder.
+    """
+
+    unit: bool
+    overlap: bool
+
+
+def project_wished(options: argparse.Namespace) -> tuple[Project, Said]:
+    """The project of `sfumato run`: its options, over a file's wishes or those saved.
 
     Raises:
         UserError: when a file cannot be used, or nobody said how much may be spent.
@@ -155,21 +166,14 @@ def project_wished(options: argparse.Namespace) -> tuple[Project, bool]:
         raise UserError(_UNSAID)
     before = None if saved is None else Project(**saved)
     project = anchored(Project(**wishes | given), before)
-    # PRIVACY: an answer about one checkpoint and these people says nothing of others.
-    if "overlap_answer" not in given and _asked_of_others(wishes, project, before):
+    answered, meant = "overlap_answer" in given, anchored(Project(**wishes), before)
+    about_one = bool(wishes.get("source") or wishes.get("checkpoint"))
+    # PRIVACY: an answer about one checkpoint says nothing of another.
+    if not answered and about_one and meant.checkpoint != project.checkpoint:
         project = replace(project, overlap_answer="", overlap_reason="")
-    return project, "unit" in wishes | given
-
-
-def _asked_of_others(
-    wishes: dict[str, Any], project: Project, before: Project | None
-) -> bool:
-    """Whether the project has other images or another checkpoint than the wishes."""
-    meant = anchored(Project(**wishes), before)
-    return any(
-        wishes.get(name) and getattr(meant, name) != getattr(project, name)
-        for name in ("source", "checkpoint")
-    )
+    # PRIVACY: nor one about these people, of others.
+    same = not wishes.get("source") or meant.source == project.source
+    return project, Said(unit="unit" in wishes | given, overlap=answered or same)
 
 
 def anchored(project: Project, saved: Project | None = None) -> Project:

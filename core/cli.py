@@ -223,7 +223,7 @@ def _run_all(options: argparse.Namespace, watcher: Watcher) -> None:
     from core.run import run_project
     from core.workspace import Workspace
 
-    project, unit_said = project_wished(options)
+    project, said = project_wished(options)
     if project.source:
         refuse_among_images(options.project, project.source)
     with Workspace.open(options.project) as workspace:
@@ -231,8 +231,9 @@ def _run_all(options: argparse.Namespace, watcher: Watcher) -> None:
         # What is said on the way would spoil the JSON for the program that reads it.
         with redirect_stdout(sys.stderr if options.json else sys.stdout):
             outcome = run_project(
-                workspace, project, release, watcher, unit_said=unit_said
-            )
+                workspace, project, release, watcher,
+                unit_said=said.unit, overlap_said=said.overlap,
+            )  # fmt: skip
     if options.json:
         _print(outcome.to_json())
     else:

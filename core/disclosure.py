@@ -213,7 +213,6 @@ def provenance(card: CheckpointCard | None, project: Project) -> dict[str, str]:
     if card is None:
         return {"name": "none", "pretraining_data": "none: no network is used"}
     answer, reason = told_overlap(project, card)
-    before = ": ".join(filter(None, (card.overlap, card.overlap_reason)))
     known = {
         "name": card.name,
         "licence": card.licence,
@@ -226,7 +225,7 @@ def provenance(card: CheckpointCard | None, project: Project) -> dict[str, str]:
         "trained_as": card.parameterisation,
         "overlap_answer": answer or "not asked",
         "overlap_reason": reason or "not stated",
-        "overlap_answer_at_import": "" if is_scratch(card.name) else before,
+        "overlap_answer_at_import": "" if is_scratch(card.name) else card.overlap,
     }
     return {name: words for name, words in known.items() if words}
 

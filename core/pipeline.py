@@ -55,7 +55,7 @@ from core.workspace import Project, Workspace, user_folder
 __all__ = [
     "BudgetPreview", "FineTuned", "Plan", "Release", "Spending", "SyntheticSet",
     "UtilityReport", "declarations", "evaluate", "export", "fine_tune", "load_dataset",
-    "make_plan", "preview", "spending", "synthesise",
+    "make_plan", "measured", "planned_for", "preview", "spending", "synthesise",
 ]  # fmt: skip
 
 CACHES = ("disk", "encrypted", "memory")
@@ -142,6 +142,9 @@ def make_plan(
             plan = planning.plan_from_facts(kept["plan"])
             # PRIVACY: an older version planned from the models of other projects.
             refuse_private(plan.checkpoint)
+            # PRIVACY: and on the answer of whoever had imported the network.
+            if plan.checkpoint and not _spent(workspace, kept):
+                wishing.refuse_unanswered(project, plan.checkpoint)
             return plan.of_size(recipe.images_per_class)
         _refuse_if_spent(workspace, kept, changed)
     plan = planning.make_plan(
@@ -171,21 +174,33 @@ def _changed(kept: dict, wishes: dict) -> list[str]:
     One that an older version did not know counts as left at its default.
     """
     before = wishing.wishes_before(kept)
+    if wishing.answered_late(before, wishes):
+        before["overlap_answer"] = wishes["overlap_answer"]
     wishes = json.loads(json.dumps(wishes))
     return sorted(k for k, v in wishes.items() if before.get(k, v) != v)
 
 
 def _refuse_if_spent(workspace: Workspace, kept: dict, changed: list[str]) -> None:
     """Results that were paid for are not thrown away for other wishes."""
-    old = planning.plan_from_facts(kept["plan"])
-    with open_ledger(workspace) as ledger:
-        spent = ledger.charged(kept["wishes"]["fingerprint"], run=old.run)
-    if spent:
+    if _spent(workspace, kept):
         names = ", ".join(_ABOUT_DATA.get(name, name) for name in changed)
         raise UserError(
             f"This project has spent budget under other wishes ({names}): "
             "set them back, or start a new project folder; it spends budget of its own."
         )
+
+
+def _spent(workspace: Workspace, kept: dict) -> bool:
+    """Whether anything was charged for a plan that is kept."""
+    run = planning.plan_from_facts(kept["plan"]).run
+    with open_ledger(workspace) as ledger:
+        return bool(ledger.charged(kept["wishes"]["fingerprint"], run=run))
+
+
+def planned_for(workspace: Workspace, dataset: ImageDataset) -> bool:
+    """Whether the plan that is kept is for these very images."""
+    kept = workspace.result("plan") if workspace.finished("plan") else {}
+    return kept.get("wishes", {}).get("fingerprint") == dataset.fingerprint
 
 
 def fine_tune(

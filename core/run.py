@@ -82,12 +82,15 @@ def run_project(
     watcher: Watcher,
     *,
     unit_said: bool = True,
+    overlap_said: bool = True,
 ) -> Outcome:
     """Do every stage that is not done yet.
 
     Args:
         unit_said: Whether anybody said whom to protect, or the project's unit is what
             it is when nobody does.
+        overlap_said: Whether the answer on the network was given about this folder, or
+            holds only where the images are those that were planned for.
 
     Raises:
         UserError: before anything is spent, when the wishes do not fit together.
@@ -104,6 +107,9 @@ def run_project(
     dataset = pipeline.load_dataset(workspace, project, watcher)
     if not unit_said:
         _refuse_unsaid_unit(dataset)
+    # PRIVACY: an answer about other people says nothing of these.
+    if not overlap_said and not pipeline.planned_for(workspace, dataset):
+        project = project.changed(overlap_answer="", overlap_reason="")
     for warning in (found.message for found in dataset.problems if not found.left_out):
         print(f"note: {warning}")
     workspace.save_project(project)

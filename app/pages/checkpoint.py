@@ -59,7 +59,9 @@ class CheckpointPage(Page):
         super().enter(state)
         assert state.project is not None
         self.answer.choose(state.project.overlap_answer)
-        self.answer.setEnabled(not state.committed)
+        # A plan of an older version may have been made without an answer.
+        unanswered = not state.project.overlap_answer
+        self.answer.setEnabled(unanswered or not state.committed)
         self.reason.setText(state.project.overlap_reason)
         if state.cards != self._cards:
             self._show_cards(state.cards)
@@ -89,7 +91,7 @@ class CheckpointPage(Page):
         fits = set(names) - self._unfit.keys() or set(names)
         if project.checkpoint not in (names if self.state.committed else fits):
             return self.tr("Choose a checkpoint that can be used.")
-        if not project.overlap_answer:
+        if not project.overlap_answer and not self.state.committed:
             return self.tr("Answer the question about these patients.")
         # After "yes" another kind, on the next page, may need no checkpoint.
         return None

@@ -9,7 +9,7 @@ from core.diffusion.process import Process
 from core.errors import UserError
 from core.files import parse_json, read_limited, write_json
 
-CARD = "card.json"
+CARD, CONFIG = "card.json", "config.json"
 LONGEST_CARD = 2**20
 OVERLAP_ANSWERS = ("no", "unsure", "yes")
 STARTED_FROM = "started from "

@@ -178,6 +178,7 @@ def _weights_file(source: Path, known: PublishedCheckpoint | None) -> Path:
     if known is None or not known.sha256:
         return found[0]
     for file in found:
+        # PRIVACY: what it was trained on is known of the catalogue's own file only.
         if sha256(file) == known.sha256:
             return file
     raise UserError(
@@ -188,6 +189,7 @@ def _weights_file(source: Path, known: PublishedCheckpoint | None) -> Path:
 
 def _check_is(found: CheckpointCard, known: PublishedCheckpoint | None) -> None:
     """Refuse what was made of another file than the catalogue's."""
+    # PRIVACY: as in `_weights_file`, of what the child has read.
     if known and known.sha256 not in ("", found.source_sha256):
         raise UserError(
             f"The file changed while it was read, and is not the catalogue's "

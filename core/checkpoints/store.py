@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save_file
 from torch import Tensor
 
-from core.checkpoints.cards import CheckpointCard, read_card, write_card
+from core.checkpoints.cards import CONFIG, CheckpointCard, read_card, write_card
 from core.diffusion.networks import DenoisingNetwork, NetworkConfig, build_network
 from core.errors import UserError
 from core.files import (
@@ -23,7 +23,6 @@ from core.files import (
 )
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
-CONFIG = "config.json"
 LONGEST_CONFIG = LONGEST_HEADER = 2**20
 """Bytes, of the config and of what stands before the weights."""
 
@@ -68,7 +67,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
             belongs to another architecture.
     """
     card = read_card(folder)
-    network = _network(folder, card)
+    network, config = _network(folder, card)
     content = _content(folder / WEIGHTS, 8 * card.parameters + LONGEST_HEADER)
     if hashlib.sha256(content).hexdigest() != card.sha256:
         raise UserError(
@@ -76,14 +75,19 @@ def load_checkpoint(folder: Path) -> Checkpoint:
             "differs): copy the checkpoint again from its source."
         )
     network.load_state_dict(_weights(content, network, folder), assign=True)
-    return Checkpoint(card=card, network=network)
+    return Checkpoint(card=replace(card, config_sha256=config), network=network)
 
 
-def _network(folder: Path, card: CheckpointCard) -> DenoisingNetwork:
-    """The network that the config describes, without weights, if the card agrees."""
+def _network(folder: Path, card: CheckpointCard) -> tuple[DenoisingNetwork, str]:
+    """The network that the config describes, without weights, if the card agrees.
+
+    Returns:
+        The network, and the config's SHA-256.
+    """
     content = _content(folder / CONFIG, LONGEST_CONFIG)
+    digest = hashlib.sha256(content).hexdigest()
     # PRIVACY: sizes alone do not say what the network computes; the plan names both.
-    if card.config_sha256 not in ("", hashlib.sha256(content).hexdigest()):
+    if card.config_sha256 not in ("", digest):
         raise UserError(
             f"The {CONFIG} in {folder} is not the one that the card describes (SHA-256 "
             "differs): copy the checkpoint again from its source."
@@ -104,7 +108,7 @@ def _network(folder: Path, card: CheckpointCard) -> DenoisingNetwork:
             f"The card in {folder} tells of a network of other sizes than {CONFIG} "
             "does: copy the checkpoint again from its source."
         )
-    return network
+    return network, digest
 
 
 def _content(path: Path, most: int) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from difflib import SequenceMatcher
 
 import numpy as np
 
@@ -13,17 +14,21 @@ from core.data.options import LEAVE_OUT, OWN_UNIT, ReadOptions
 from core.data.paths import natural
 from core.errors import Undeclared, UserError
 
+NEARLY = 0.7
+"""As `difflib` measures it: "bengin" and "benign" are 0.83 alike."""
+
 
 def apply_declarations(index: Index, options: ReadOptions) -> Index:
     """Keep the declared classes, and settle what becomes of images without a unit.
 
     Guarantee: declared classes are those of the data set, whichever of them have
-    images: otherwise the only image of a class would decide what a release is about.
+    images, unless one seems to be mistyped: otherwise the only image of a class would
+    decide what a release is about.
 
     Raises:
         UserError: If one class only is declared, or one that has no image beside
-            another that was not declared, or images name no unit and nothing was
-            declared for that case.
+            another that is called nearly so and was not declared, or images name no
+            unit and nothing was declared for that case.
     """
     return _settle_units(_declare_classes(index, options), options)
 
@@ -51,7 +56,12 @@ def _declare_classes(index: Index, options: ReadOptions) -> Index:
         labels=np.maximum(labels, 0),
         left_out=_also(index, labels < 0),
         problems=(
-            *index.problems,
+            # It makes a class now.
+            *(
+                found
+                for found in index.problems
+                if found.kind != "empty class" or found.path not in kept
+            ),
             *(
                 Problem(
                     path=index.class_names[label],
@@ -66,14 +76,30 @@ def _declare_classes(index: Index, options: ReadOptions) -> Index:
 
 
 def _refuse_mistyped(index: Index, declared: tuple[str, ...]) -> None:
-    """Refuse a name that is not there while another stays undeclared."""
+    """Refuse a name that is not there where another is nearly the same.
+
+    Any name that is not there cannot be refused: see the guarantee above. That this is
+    done is said in the report, with all that is refused.
+    """
     absent = [name for name in declared if name not in index.class_names]
-    if absent and not set(index.class_names) <= set(declared):
-        raise UserError(
-            f"The declared class {shown(absent[0])} has no image, and another was not "
-            "declared: correct the list of classes, or add images. The folder holds "
-            f"{', '.join(index.class_names[:20])}."
-        )
+    others = [name for name in index.class_names if name not in declared]
+    for name in absent:
+        none = len(absent) == len(declared)
+        if none or any(_nearly(name, other) for other in others):
+            raise UserError(
+                f"The declared class {shown(name)} has no image, and another was not "
+                "declared: correct the list of classes, or add images. The folder "
+                f"holds {', '.join(index.class_names[:20])}."
+            )
+
+
+def _nearly(one: str, other: str) -> bool:
+    """Whether a name may be the other, mistyped; other numbers are meant."""
+    (words, _), (others, _) = natural(one), natural(other)
+    if words[1::2] != others[1::2]:
+        return False
+    likeness = SequenceMatcher(None, one.casefold(), other.casefold()).ratio()
+    return likeness >= NEARLY
 
 
 def _in_order(found: tuple[str, ...], declared: tuple[str, ...]) -> list[str]:
@@ -97,7 +123,8 @@ def untrained_classes(dataset: ImageDataset) -> tuple[Problem, ...]:
             kind="nothing to learn from",
             message=f"Class {shown(dataset.class_names[label])} has no image to train "
             + ("on (all are held back for testing)" if held[label] else "on")
-            + ": its synthetic images would be noise, so add images or leave it out.",
+            + ": its synthetic images would be noise; add images, or leave the class "
+            "out if nobody would look for it here.",
             left_out=False,
         )
         for label in np.flatnonzero(trained == 0).tolist()

@@ -56,7 +56,7 @@ def inspect(
     # Only the shape of the pixels is asked for, so none are kept.
     shape = (len(records.labels), resolution, resolution, channels)
     pixels = np.broadcast_to(np.uint8(0), shape)
-    dataset = _declared(dataset_of(pixels, records, index), index, options)
+    dataset = _declared(dataset_of(pixels, records, index), index)
     return replace(
         describe(dataset),
         look_alikes=alike.images,
@@ -133,14 +133,12 @@ def load(
         dataset = open_or_prepare(
             index, Path(cache), resolution, channels, watcher, encrypt=encrypt
         )
-    dataset = _declared(dataset, index, options)
+    dataset = _declared(dataset, index)
     related = warnings_of(dataset, known, matters) if known is not None else ()
     return replace(dataset, problems=(*related, *dataset.problems))
 
 
-def _declared(
-    dataset: ImageDataset, index: Index, options: ReadOptions
-) -> ImageDataset:
+def _declared(dataset: ImageDataset, index: Index) -> ImageDataset:
     """With what was declared this time, and warnings of what cannot be learnt or
     measured."""
     tested = (dataset.splits == Split.HELD_OUT).any()
@@ -148,7 +146,7 @@ def _declared(
     return replace(
         dataset,
         unit_choices=index.unit_choices,
-        classes_confirmed=bool(options.classes),
+        classes_confirmed=index.classes_declared,
         problems=(*warnings, *dataset.problems),
     )
 

@@ -47,7 +47,7 @@ class ReadOptions:
             table gives them (Hounsfield units). None: such images are left out, unless
             they are DICOM files with a window of their own.
         classes: Names of the classes, as the custodian confirmed them. Images of other
-            classes are left out; each of these must have images. Empty: those found.
+            classes are left out; one of these may have no image. Empty: those found.
             Their order does not matter: classes are always numbered by name.
         unit_column: Which column groups the images, and names the unit of protection
             where patients are protected (`refuse_wrong_unit`): "patient", "slide" or

@@ -180,9 +180,6 @@ def _refuse_no_dataset(
             f"The folder {index.folder} holds a single image: choose a folder with "
             "many images of each of at least two classes."
         )
-    # PRIVACY: one image more or less of a declared class does not decide on a release.
-    if index.classes_declared:
-        return
     read = set(np.unique(index.labels[rows]).tolist())
     declared = ~index.left_out if index.left_out is not None else slice(None)
     for label in np.unique(index.labels[declared]).tolist():
@@ -191,7 +188,8 @@ def _refuse_no_dataset(
                 f"The class {index.class_names[label]} has no readable image: repair "
                 "its files or remove the class."
             )
-    if len(read) < 2:
+    # PRIVACY: one image more or less of a declared class does not decide on a release.
+    if len(read) < 2 and not index.classes_declared:
         raise _one_class(index, index.class_names[read.pop()], problems)
 
 

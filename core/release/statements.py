@@ -16,7 +16,9 @@ NEAR_DUPLICATES = (
     "Near-duplicates are not joined: each counts as a unit of its own unless the "
     "grouping column joins them."
 )
-LABELS = "class list confirmed by the custodian"
+LABELS = (
+    "class list confirmed by the custodian, who may have seen which classes have images"
+)
 TRUSTED = (
     "the operator",
     "the operating system of the custodian's machine",
@@ -40,9 +42,9 @@ CROSS_CHECKS = {
     "kept the budget, else nothing would have been planned",
 }
 SETTINGS = (
-    "not by this run; the custodian may have seen internal figures and samples (field "
-    "32) of earlier runs, those that field 49 counts and those on other versions of "
-    "the data: what such a choice of settings reveals is not covered by the bound"
+    "not by this run; the custodian may have seen internal figures (field 32) of "
+    "earlier runs, those that field 49 counts and those on other versions of the data: "
+    "what such a choice of settings reveals is not covered by the bound"
 )
 RATIONALE = "Typed in by the custodian as a public upper bound."
 NORMALISATION = {
@@ -110,7 +112,8 @@ def unprotected(unit: str, declared_count: int) -> list[str]:
         "class frequencies",
         "settings of the run: the recipe and the project",
         f"that there was a run: it tells that there were at least two {unit}s to train "
-        "on and at most N, and that no record was of a kind that is refused",
+        "on and at most N, and that no record and no name of a class was of a kind "
+        "that is refused",
         "the number and the ε of the runs on these data (field 49): they tell whether "
         "the data were exactly those of earlier runs",
     ]

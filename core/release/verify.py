@@ -133,7 +133,10 @@ class _Check:
         audit = json.loads(data)
         version = audit["schema_version"]
         if version != SCHEMA_VERSION:
-            message = f"audit.json has the unknown schema version {version}."
+            message = (
+                f"audit.json has the schema version {version}, which this version of "
+                "Sfumato cannot check: use the one that the report names."
+            )
             self.found("audit.json", message)
             return
         self.audit = audit

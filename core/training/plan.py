@@ -26,8 +26,8 @@ from core.training.teacher import TeacherRelease
 from core.training.wishes import (
     read_budget,
     read_recipe,
+    refuse_unanswered,
     starting_card,
-    told_overlap,
 )
 from core.workspace import Project
 
@@ -232,14 +232,8 @@ def _refuse_unfit(
             f"The checkpoint {card.name!r} draws grey images only: declare the images "
             "grey (--grey), or choose another checkpoint."
         )
-    if card and not told_overlap(project, card)[0]:
-        raise UserError(
-            f"Say whether the checkpoint {card.name!r} could have been trained on "
-            "these people (--overlap-answer no, unsure or yes): no bound counts what "
-            "it knew before; it was trained on: "
-            + card.pretraining_data.rstrip(".")
-            + "."
-        )
+    if card:
+        refuse_unanswered(project, card)
 
 
 def _agreed_epsilon(budget: Budget, charges: tuple[Charge, ...]) -> float:

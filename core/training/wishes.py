@@ -7,11 +7,17 @@ from enum import Enum
 from typing import Any, TypeVar
 
 from core.bundled import recipe_titles
-from core.checkpoints.cards import OVERLAP_ANSWERS, CheckpointCard, refuse_private
+from core.checkpoints.cards import (
+    CONFIG,
+    OVERLAP_ANSWERS,
+    CheckpointCard,
+    refuse_private,
+)
 from core.checkpoints.catalogue import find
 from core.checkpoints.scratch import PREFIX, is_scratch
 from core.diffusion.process import check_process
 from core.errors import UserError
+from core.files import sha256
 from core.privacy.budget import Budget, PrivacyUnit, Relation, UnitKind
 from core.recipe_files import check_wishes
 from core.training.recipe import MOMENTS, Recipe
@@ -201,7 +207,11 @@ def starting_card(project: Project, recipe: Recipe) -> CheckpointCard:
             f"The recipe shifts views by up to {recipe.crop} pixels, more than images "
             f"of {card.resolution} have: lower its crop."
         )
-    return card
+    config = card.folder / CONFIG
+    if card.config_sha256 or not config.is_file():
+        return card
+    # A card of an older version does not say it; a plan does.
+    return replace(card, config_sha256=sha256(config))
 
 
 def told_overlap(project: Project, card: CheckpointCard) -> tuple[str, str]:
@@ -223,6 +233,28 @@ def told_overlap(project: Project, card: CheckpointCard) -> tuple[str, str]:
             f"{', '.join(OVERLAP_ANSWERS)}."
         )
     return project.overlap_answer, project.overlap_reason
+
+
+def refuse_unanswered(project: Project, card: CheckpointCard) -> None:
+    """Refuse a network of which nobody said whether it could know the people.
+
+    Raises:
+        UserError: then.
+    """
+    if not told_overlap(project, card)[0]:
+        raise UserError(
+            f"Say whether the checkpoint {card.name!r} could have been trained on "
+            "these people (--overlap-answer no, unsure or yes): no bound counts what "
+            "it knew before; it was trained on: "
+            + card.pretraining_data.rstrip(".")
+            + "."
+        )
+
+
+def answered_late(before: dict[str, Any], wishes: dict[str, Any]) -> bool:
+    """Whether a plan of an older version, made without an answer, is given one."""
+    answers = before["overlap_answer"], wishes["overlap_answer"]
+    return answers[0] == "" and answers[1] in ("no", "unsure")
 
 
 def refuse_unconfirmed(project: Project, class_names: tuple[str, ...]) -> None:
@@ -268,6 +300,8 @@ def as_planned(project: Project, kept: dict[str, Any]) -> Project:
     """
     binding = binding_wishes(project)
     before = wishes_before(kept)
+    if answered_late(before, binding):
+        before["overlap_answer"] = project.overlap_answer
     return replace(project, **{name: before[name] for name in binding})
 
 

@@ -190,11 +190,12 @@ def test_a_name_of_ours_stays_one_beside_a_file_or_folder_called_so(
     assert anchored(Project(recipe="upright")).recipe == "upright"
 
 
-def wished(project, *more) -> tuple[str, str]:
-    """The answer and its reason that `sfumato run` would go by."""
+def wished(project, *more) -> tuple[str, str, bool]:
+    """The answer and its reason that `sfumato run` would go by, and if it is of these
+    images whatever they are."""
     options = cli.build_parser().parse_args(["run", str(project), *map(str, more)])
-    asked, _ = project_wished(options)
-    return asked.overlap_answer, asked.overlap_reason
+    asked, said = project_wished(options)
+    return asked.overlap_answer, asked.overlap_reason, said.overlap
 
 
 def test_an_answer_is_about_one_checkpoint_and_these_people(tmp_path, monkeypatch):
@@ -211,15 +212,19 @@ def test_an_answer_is_about_one_checkpoint_and_these_people(tmp_path, monkeypatc
     project.mkdir()
     (project / PROJECT_FILE).write_text(lines)
     for given in ((project,), (tmp_path / "new", "--config", config)):
-        assert wished(*given) == told
-        assert wished(*given, "--source", tmp_path / "pictures") == told
-        assert wished(*given, "--checkpoint", tmp_path / "one") == told
-        assert wished(*given, "--epsilon", "2") == told
-        assert wished(*given, "--checkpoint", "other") == ("", "")
-        assert wished(*given, "--source", "others") == ("", "")
+        assert wished(*given) == (*told, True)
+        assert wished(*given, "--source", tmp_path / "pictures") == (*told, True)
+        assert wished(*given, "--checkpoint", tmp_path / "one") == (*told, True)
+        assert wished(*given, "--epsilon", "2") == (*told, True)
+        assert wished(*given, "--checkpoint", "other") == ("", "", True)
+        # Whether other people lie there, only the images can tell.
+        assert wished(*given, "--source", "others") == (*told, False)
         again = ("--overlap-answer", "unsure", "--overlap-reason", "asked")
-        assert wished(*given, "--source", "others", *again) == ("unsure", "asked")
+        assert wished(*given, "--source", "others", *again) == (*again[1::2], True)
     # Where the file names neither, its answer is about what comes with it.
     config.write_text('epsilon = 1.0\noverlap_answer = "no"\n')
     chosen = ("--config", config, "--source", "others", "--checkpoint", "other")
-    assert wished(tmp_path / "new", *chosen) == ("no", "")
+    assert wished(tmp_path / "new", *chosen) == ("no", "", True)
+    # Of images without a checkpoint it was about the usual one.
+    config.write_text('source = "others"\nepsilon = 1.0\noverlap_answer = "no"\n')
+    assert wished(tmp_path / "new", *chosen) == ("", "", True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -497,3 +498,30 @@ def test_paths_of_a_run_hold_wherever_the_next_command_is_given(tmp_path, monkey
     assert [project.checkpoint for project in asked] == [
         str(tmp_path / "net"), "starter", "starter"
     ]  # fmt: skip
+
+
+def test_images_that_moved_are_of_the_same_people(
+    tmp_path, arguments, capsys, monkeypatch
+):
+    """And others are not: the answer on the checkpoint is asked for anew."""
+    project, moved = tmp_path / "project", tmp_path / "moved"
+    asked = []
+    monkeypatch.setattr(
+        "core.pipeline.fine_tune", lambda _, plan, *__: asked.append(plan) or stop()
+    )
+    assert run(project, arguments) == cli.INTERRUPTED
+    shutil.move(arguments["--source"], moved)
+    silent = {k: v for k, v in arguments.items() if k != "--overlap-answer"}
+    assert run(project, silent | {"--source": moved}) == cli.INTERRUPTED
+    assert asked[0] == asked[1]
+    capsys.readouterr()
+    others = write_images(tmp_path / "others", count=14)
+    assert run(project, silent | {"--source": others}) == cli.MISTAKE
+    assert "Say whether the checkpoint" in complaint(capsys)
+    # Nor is it answered by asking twice.
+    assert run(project, silent | {"--source": others}) == cli.MISTAKE
+    assert run(project, arguments | {"--source": others}) == cli.INTERRUPTED
+
+
+def stop():
+    raise Stopped

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from functools import partial
@@ -453,6 +454,30 @@ def test_a_project_restored_from_a_backup_is_charged_for_what_it_did(
         assert (tuned.updates, tuned.steps_charged) == (1, 2)
         own = pipeline.spending(restored, plan, dataset)
     assert own.epsilon_charged == plan.epsilon
+
+
+def test_a_plan_of_an_older_version_gets_the_answer_that_it_lacks(workspace, project):
+    """It was made on that of whoever had imported the network, about other people."""
+    dataset, silent = make_dataset(), project.changed(overlap_answer="")
+    plan = planned(workspace, project)
+    kept = workspace.result("plan")
+    kept["wishes"]["overlap_answer"] = ""
+    workspace.finish("plan", kept)
+    with pytest.raises(UserError, match="Say whether the checkpoint"):
+        planned(workspace, silent)
+    for answer in ("no", "unsure"):
+        assert planned(workspace, project.changed(overlap_answer=answer)) == plan
+    pipeline.fine_tune(workspace, plan, dataset, Watcher())
+    # What is paid for goes on, whatever its report can say.
+    assert planned(workspace, silent) == planned(workspace, project) == plan
+    with pytest.raises(UserError, match=r"other wishes \(overlap_answer"):
+        planned(workspace, project.changed(overlap_answer="yes"))
+    pipeline.synthesise(workspace, plan, Watcher())
+    for asked, said in ((silent, "not asked"), (project, "no")):
+        workspace.save_project(asked)
+        release = pipeline.export(workspace, plan, workspace.path / said, Watcher())
+        audit = json.loads((release.folder / "audit.json").read_text())
+        assert audit["public_model"]["overlap_answer"] == said
 
 
 def test_a_finished_stage_is_not_repeated(workspace, project, home):

@@ -9,6 +9,7 @@ WISHES = "training/wishes.py"
 TRAINER = "training/trainer.py"
 
 STARTING = "test_private_start.py::"
+IMPORTING = "checkpoints/test_importing.py::"
 IN_PLAN = "training/test_plan.py::"
 IN_TRAINER = "training/test_trainer.py::"
 
@@ -72,10 +73,53 @@ CHECKPOINT_MUTANTS = (
     Mutant(
         name="an answer about one checkpoint holds for the next",
         file="arguments.py",
-        correct='for name in ("source", "checkpoint")',
-        wrong='for name in ("source",)',
+        correct="about_one and meant.checkpoint != project.checkpoint",
+        wrong="False",
         tests=(
             "test_arguments.py::test_an_answer_is_about_one_checkpoint_and_these_people",
+        ),
+    ),
+    Mutant(
+        name="an answer about some people is taken for one about others",
+        file="run.py",
+        correct="if not overlap_said and not pipeline.planned_for(workspace, dataset):",
+        wrong="if False:",
+        tests=("test_cli.py::test_images_that_moved_are_of_the_same_people",),
+    ),
+    Mutant(
+        name="another folder is taken for the one that was asked about",
+        file="arguments.py",
+        correct="overlap=answered or same",
+        wrong="overlap=True",
+        tests=("test_cli.py::test_images_that_moved_are_of_the_same_people",),
+    ),
+    Mutant(
+        name="a plan of an older version is spent on without an answer",
+        file="pipeline.py",
+        correct="if plan.checkpoint and not _spent(workspace, kept):",
+        wrong="if False:",
+        tests=(
+            "test_pipeline.py::test_a_plan_of_an_older_version_gets_the_answer_that_it_"
+            "lacks",
+        ),
+    ),
+    Mutant(
+        name="a genuine file elsewhere in the folder vouches for the one that is read",
+        file="checkpoints/importing.py",
+        correct="            return file\n",
+        wrong="            return found[0]\n",
+        tests=(
+            IMPORTING + "test_of_a_folder_the_file_that_the_catalogue_means_is_read",
+        ),
+    ),
+    Mutant(
+        name="a file that is exchanged before it is read passes for the catalogue's",
+        file="checkpoints/importing.py",
+        correct='if known and known.sha256 not in ("", found.source_sha256):',
+        wrong="if False:",
+        tests=(
+            IMPORTING + "test_a_file_that_was_exchanged_before_it_was_read_is_not_the_"
+            "catalogues",
         ),
     ),
     Mutant(
@@ -144,8 +188,8 @@ CHECKPOINT_MUTANTS = (
     Mutant(
         name="an older plan to start from a private model is gone on with",
         file="pipeline.py",
-        correct="            refuse_private(plan.checkpoint)\n            return",
-        wrong="            return",
+        correct="            refuse_private(plan.checkpoint)\n            # PRIVACY: and",
+        wrong="            # PRIVACY: and",
         tests=(STARTING + "test_a_plan_that_an_older_version_made_from_it_is_refused",),
     ),
     Mutant(

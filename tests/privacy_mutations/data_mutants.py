@@ -12,8 +12,15 @@ DATA_MUTANTS = (
     Mutant(
         name="the only image of a declared class decides whether there is a release",
         file="data/records.py",
-        correct="    if index.classes_declared:\n",
-        wrong="    if False:\n",
+        correct="    if len(read) < 2 and not index.classes_declared:\n",
+        wrong="    if len(read) < 2:\n",
+        tests=ONLY_IMAGE,
+    ),
+    Mutant(
+        name="the only image of a declared class decides where another is left out",
+        file="data/declared.py",
+        correct="if none or any(_nearly(name, other) for other in others):",
+        wrong="if none or others:",
         tests=ONLY_IMAGE,
     ),
     Mutant(

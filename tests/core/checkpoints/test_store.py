@@ -120,9 +120,10 @@ def test_a_config_that_changed_is_found_where_all_sizes_stay(folder, changes):
     (folder / CONFIG).write_text(json.dumps(content))
     with pytest.raises(UserError, match=r"config\.json in .* is not the one"):
         load_checkpoint(folder)
-    # A card of an older version does not say it.
+    # A card of an older version does not say it; who loads it does.
     edit_json(folder / CARD, config_sha256="")
-    load_checkpoint(folder)
+    found = load_checkpoint(folder).card
+    assert found.config_sha256 == sha256(folder / CONFIG)
 
 
 @pytest.mark.parametrize(
@@ -263,6 +264,7 @@ def test_every_bundled_checkpoint_is_whole_and_small():
     cards = catalogue.available()
     assert "starter" in [card.name for card in cards]
     for card in cards:
+        assert card.config_sha256
         loaded = load_checkpoint(card.folder)
         assert loaded.network.config.resolution == card.resolution
         assert sum(f.stat().st_size for f in card.folder.iterdir()) < 8 * 2**20

@@ -41,34 +41,46 @@ def test_the_order_of_the_declaration_makes_no_other_dataset(tmp_path):
 
 
 @pytest.mark.parametrize("door", [inspect, load])
-def test_a_class_that_is_there_while_another_is_declared_was_mistyped(tmp_path, door):
+@pytest.mark.parametrize(
+    "names", [("bengin", "malignant"), ("Benign", "malignant"), ("dark", "light")]
+)
+def test_a_class_that_another_is_called_nearly_like_was_mistyped(tmp_path, door, names):
     root = class_folders(tmp_path / "d")
     cache = {} if door is inspect else {"cache": tmp_path / "cache"}
-    with pytest.raises(UserError, match="class bengin has no image, and another was"):
-        door(root, options=ReadOptions(classes=("bengin", "malignant")), **cache)
+    with pytest.raises(UserError, match=f"class {names[0]} has no image, and another"):
+        door(root, options=ReadOptions(classes=names), **cache)
 
 
 @pytest.mark.parametrize("door", [inspect, load])
-@pytest.mark.parametrize("rare", ["aa", "c", "z"])
+@pytest.mark.parametrize("rare", ["aa", "c", "x8", "z"])
 def test_the_only_image_of_a_declared_class_decides_nothing(tmp_path, door, rare):
     """Neither whether there is a release nor what its classes are: one would see it."""
     others = {"a": 9, "b": 9, "x10": 9, "x9": 9}
-    declared = ReadOptions(classes=(*others, rare))
+    declared = ReadOptions(classes=("a", "b", "x10", rare))
     cache = {} if door is inspect else {"cache": tmp_path / "cache"}
     names = []
     for count in (1, 0):
         root = class_folders(tmp_path / f"{count}", others | {rare: count})
         found = door(root, options=declared, **cache)
         names.append(list(found.counts) if door is inspect else list(found.class_names))
+        # And that its folder is empty is no fault of it.
+        assert "empty class" not in [p.kind for p in found.problems]
     assert names[0] == names[1] and rare in names[0]
-    # And where it is the only other one, or cannot be read.
+    # And where it is the only other one.
     two = ReadOptions(classes=("a", rare))
     for count in (1, 0):
         root = class_folders(tmp_path / f"two {count}", {"a": 9, rare: count})
         assert door(root, options=two, **cache)
-    broken = next((tmp_path / "two 1" / rare).iterdir())
-    broken.write_bytes(b"none")
-    assert door(tmp_path / "two 1", options=two, **cache)
+
+
+@pytest.mark.parametrize("door", [inspect, load])
+def test_a_declared_class_that_cannot_be_read_is_repaired_first(tmp_path, door):
+    root = class_folders(tmp_path / "d", {"a": 9, "b": 9, "c": 2})
+    cache = {} if door is inspect else {"cache": tmp_path / "cache"}
+    for file in (root / "c").iterdir():
+        file.write_bytes(b"none")
+    with pytest.raises(UserError, match="class c has no readable image: repair"):
+        door(root, options=ReadOptions(classes=("a", "b", "c")), **cache)
 
 
 @pytest.mark.parametrize("door", [inspect, load])
@@ -81,7 +93,8 @@ def test_of_a_class_that_nothing_is_learnt_of_one_is_warned(tmp_path, door):
         (warning,) = [p for p in found.problems if p.kind == "nothing to learn from"]
         assert warning.message == (
             "Class b has no image to train on (all are held back for testing): its "
-            "synthetic images would be noise, so add images or leave it out."
+            "synthetic images would be noise; add images, or leave the class out if "
+            "nobody would look for it here."
         )
         assert not warning.left_out
     found = door(root, options=ReadOptions(classes=("a", "c")), **cache)

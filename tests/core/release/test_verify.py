@@ -158,7 +158,11 @@ def test_a_raised_noise_everywhere_with_a_lowered_claim(release, resummed):
         ("steps_started", 21, "More steps were started"),
         ("epsilon_spent", 1.1, "More ε was spent"),
         ("n_public", {"count": 50_000, "unit": "image"}, "number N contradicts"),
-        ("schema_version", "9.0.0", "unknown schema version 9.0.0"),
+        (
+            "schema_version",
+            "9.0.0",
+            "version 9.0.0, which this version of Sfumato cannot check",
+        ),
         ("annex_warning", "fully anonymous", "says “anonymous”"),
         ("stamp", "NO PRIVACY", "stamped NO PRIVACY"),
     ],

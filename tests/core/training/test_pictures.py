@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from core import pictures, pipeline
+from core.checkpoints.cards import read_card, write_card
 from core.checkpoints.store import WEIGHTS, load_checkpoint
 from core.errors import Stopped, UserError
 from core.events import Watcher
@@ -429,17 +430,23 @@ def test_a_network_that_cannot_clean_is_refused_before_anything_is_spent(
     assert not charged(workspace, dataset)
 
 
+@pytest.mark.parametrize("old", [False, True])
 def test_another_config_is_another_network_than_was_planned(
-    workspace, refining, tmp_path
+    workspace, refining, tmp_path, monkeypatch, old
 ):
     """Of the same sizes and weights: the card was written anew with it."""
     dataset = make_dataset(30)
+    if old:
+        card = replace(read_card(tmp_path / "tiny"), config_sha256="")
+        monkeypatch.setattr("core.training.wishes.find", lambda _: card)
     plan = planned(workspace, refining, dataset)
     network = make_network(replace(CONFIG, frequency_shift=1))
     weights = load_checkpoint(tmp_path / "tiny").network.state_dict()
     network.load_state_dict(weights)
     card = make_checkpoint(tmp_path / "tiny", network)
     assert card.sha256 == plan.checkpoint.sha256
+    if old:  # Of a version that did not say it.
+        write_card(replace(card, config_sha256=""))
     with pytest.raises(UserError, match="another than the one that this project"):
         pipeline.fine_tune(workspace, plan, dataset, Watcher())
     assert not charged(workspace, dataset)
