@@ -113,7 +113,7 @@ class BudgetPage(Page):
             return ""
         if project.checkpoint not in [card.name for card in self.state.cards]:
             return self.tr("This kind uses a public network: go back and choose one.")
-        if not project.overlap_answer:
+        if not project.overlap_answer and not self.state.committed:
             return self.tr(
                 "This kind uses a public network: go back and answer whether it could "
                 "have seen these patients."

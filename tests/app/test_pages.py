@@ -151,6 +151,19 @@ def test_the_checkpoint_question_must_be_answered(at):
     assert page.state.project.overlap_answer == "unsure"
 
 
+def test_an_older_run_without_an_answer_goes_on_and_can_be_given_one(at, monkeypatch):
+    budget, page = at("budget"), at("checkpoint")
+    for answered in (False, True):
+        answer = "no" if answered else ""
+        page.state.project = page.state.project.changed(overlap_answer=answer)
+        for committed in (False, True):
+            monkeypatch.setattr(type(page.state), "committed", committed)
+            page.enter(page.state)
+            assert page.answer.isEnabled() == (not answered or not committed)
+            assert (page.ready() is None) == (answered or committed)
+            assert (not budget._missing_of_checkpoint()) == (answered or committed)
+
+
 def test_the_reason_is_kept_and_costs_no_new_plan(at, qtbot):
     page = at("checkpoint")
     page.answer.buttons["no"].click()
