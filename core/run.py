@@ -112,8 +112,7 @@ def run_project(
         project = project.changed(overlap_answer="", overlap_reason="")
     for warning in (found.message for found in dataset.problems if not found.left_out):
         print(f"note: {warning}")
-    workspace.save_project(project)
-    plan = pipeline.make_plan(workspace, project, dataset, watcher)
+    plan = _planned_anew(workspace, project, dataset, watcher)
     print(plan.sentence())
     for note in notes_on(project, plan.steps if plan.mechanism else None):
         print(f"note: {note}")
@@ -129,6 +128,20 @@ def run_project(
         utility=utility,
         verification=verify(written.folder),
     )
+
+
+def _planned_anew(
+    workspace: Workspace, project: Project, dataset: ImageDataset, watcher: Watcher
+) -> Plan:
+    """The plan of these wishes, which are kept; if refused, those planned with are."""
+    before = workspace.project if workspace.finished("plan") else None
+    workspace.save_project(project)
+    try:
+        return pipeline.make_plan(workspace, project, dataset, watcher)
+    except UserError:
+        if before is not None:
+            workspace.save_project(before)
+        raise
 
 
 def _refuse_unsaid_unit(dataset: ImageDataset) -> None:

@@ -523,5 +523,25 @@ def test_images_that_moved_are_of_the_same_people(
     assert run(project, arguments | {"--source": others}) == cli.INTERRUPTED
 
 
+def test_wishes_that_are_refused_do_not_take_the_place_of_those_planned_with(
+    tmp_path, arguments, monkeypatch
+):
+    asked = []
+    monkeypatch.setattr(
+        "core.pipeline.fine_tune", lambda _, plan, *__: asked.append(plan) or stop()
+    )
+    project = tmp_path / "project"
+    assert run(project, arguments) == cli.INTERRUPTED
+    assert run(project, {"--checkpoint": "adm-imagenet64"}) == cli.MISTAKE
+    assert run(project, {"--overlap-answer": "yes"}) == cli.MISTAKE
+    assert run(project, {}) == cli.INTERRUPTED
+    assert asked[0] == asked[1]
+    # Before there is a plan, all that was said is kept.
+    new = tmp_path / "new"
+    without = {k: v for k, v in arguments.items() if k != "--classes"}
+    assert run(new, without) == cli.MISTAKE
+    assert run(new, {"--classes": "dark;bright"}) == cli.INTERRUPTED
+
+
 def stop():
     raise Stopped

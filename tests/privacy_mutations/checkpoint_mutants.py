@@ -188,7 +188,8 @@ CHECKPOINT_MUTANTS = (
     Mutant(
         name="an older plan to start from a private model is gone on with",
         file="pipeline.py",
-        correct="            refuse_private(plan.checkpoint)\n            # PRIVACY: and",
+        correct="            refuse_private(plan.checkpoint)\n"
+        "            # PRIVACY: and",
         wrong="            # PRIVACY: and",
         tests=(STARTING + "test_a_plan_that_an_older_version_made_from_it_is_refused",),
     ),
