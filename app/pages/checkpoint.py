@@ -51,6 +51,14 @@ class CheckpointPage(Page):
         self._list = QVBoxLayout()
         self._list.setSpacing(10)
         self.column.addLayout(self._list)
+        self._more = label(
+            self.tr(
+                "Other public networks are brought in from disk by whoever looks after "
+                "this computer: sfumato import-checkpoint."
+            ),
+            "hint",
+        )
+        self.column.addWidget(self._more)
         self._asked = self._question()
         self.column.addWidget(self._asked)
         self.column.addStretch(1)
@@ -68,7 +76,7 @@ class CheckpointPage(Page):
         self._unfit = state.engine.unfit_checkpoints(state.project, state.cards)
         self._show_chosen()
         self._explain()
-        for frame in (*self._frames, self._asked):
+        for frame in (*self._frames, self._more, self._asked):
             frame.setVisible(state.starts_from_checkpoint)
         self._not_needed.note(
             ""
