@@ -92,7 +92,7 @@ def sum_of_squares(data: Contributions, means: Tensor, clip_norm: float) -> Tens
         labels = data.labels[part]
         rows = shortened(data.coefficients[part] - means[labels], clip_norm)
         rows *= data.weights[part].sqrt()[:, None]
-        for label in labels.unique().tolist():
+        for label in range(data.classes):
             own = rows[labels == label]
             squares[label] += own.T @ own
     upper = torch.triu_indices(d, d)
