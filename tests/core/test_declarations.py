@@ -303,7 +303,6 @@ def test_a_plan_for_patients_wants_patients(planned):
 @pytest.mark.parametrize(
     ("changes", "field", "said"),
     [
-        ({}, "label_source", "class list confirmed by the custodian"),
         ({}, "preprocessing", "decoded to 8 bits per channel"),
         ({"window": "-160,240"}, "preprocessing", "values from -160 to 240"),
         ({}, "unit_definition", "Every image is a unit"),
