@@ -96,6 +96,10 @@ def runs() -> Iterator[Run]:
                    "upright-lora", "upright-outer"):  # fmt: skip
         changes = () if recipe.startswith("upright") else NATIVE
         yield Run(data="fashion", epsilon=10.0, recipe=recipe, seed=0, changes=changes)
+    # Whether the nearest public label is worth being the default.
+    yield Run(data="fashion", epsilon=10.0, recipe="upright-nearest", seed=1)
+    for epsilon in (10.0, 1.0):
+        yield Run(data="mnist", epsilon=epsilon, recipe="upright-nearest", seed=0)
     yield Run(data="fashion", epsilon=1.0, recipe="useful-wide", seed=0, changes=NATIVE)
 
 
