@@ -29,11 +29,13 @@ class Strategy(Protocol):
         name: For people and reports.
         joint: Whether it takes several units at a time.
         side_by_side: Whether several threads may use it at once.
+        copies: Whether each unit gets weights of its own.
     """
 
     name: str
     joint: bool
     side_by_side: bool
+    copies: bool
 
     def suits(self, problem: Problem) -> bool:
         """Whether it can train this network."""
@@ -46,6 +48,7 @@ class OneByOne:
     """One backward pass for each unit, over all its rows."""
 
     name, joint, side_by_side = "one by one", False, True
+    copies = False
 
     def suits(self, problem: Problem) -> bool:
         return True
@@ -66,6 +69,7 @@ class Vectorised:
 
     # It exchanges the network's weights while it runs.
     name, joint, side_by_side = "vectorised", True, False
+    copies = True
 
     def suits(self, problem: Problem) -> bool:
         return True
@@ -100,6 +104,7 @@ class Layerwise:
     """One backward pass for several units; each layer keeps their gradients apart."""
 
     name, joint, side_by_side = "layer by layer", True, True
+    copies = False
 
     def suits(self, problem: Problem) -> bool:
         return supports(problem)

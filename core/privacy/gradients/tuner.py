@@ -85,17 +85,21 @@ def candidates(problem: Problem, rows: int, hardware: Hardware) -> Iterator[Pace
     """What is worth a try for units of `rows` rows each, the likeliest first."""
     counts = sorted({hardware.threads, 1}, reverse=True)
     portions: tuple[int, ...] = ROWS
+    large = False
     if hardware.device.type == "cuda":
         portions = ROWS_ON_A_CARD
     elif sum(weight.numel() for weight in problem.trained().values()) > LARGE:
-        counts, portions = [1], FEWER_ROWS
+        counts, portions, large = [1], FEWER_ROWS, True
     for at_once in portions:
         for strategy in STRATEGIES:
             # Alone, a unit is best served by the first strategy, which then has no use
             # for more rows than the unit has.
             alone = at_once < 2 * rows
             needless = at_once > max(rows, portions[0])
-            if (alone if strategy.joint else needless) or not strategy.suits(problem):
+            # Where memory ends, a processor's process is killed, not told.
+            greedy = large and strategy.copies
+            unfit = greedy or (alone if strategy.joint else needless)
+            if unfit or not strategy.suits(problem):
                 continue
             for threads in counts:
                 if threads == 1 or strategy.side_by_side:

@@ -335,6 +335,15 @@ def test_units_of_several_sizes_go_through_the_network_alone(problem, monkeypatc
         assert bool(tried & joint) == alike and tried
 
 
+@pytest.mark.parametrize("large", [False, True])
+def test_a_large_network_is_not_copied_for_each_unit(problem, monkeypatch, large):
+    """Copies of 80 million weights for 16 units are 5 GB, and as much of gradients."""
+    monkeypatch.setattr(tuner, "LARGE", 0 if large else math.inf)
+    found = {pace.strategy for pace in candidates(problem, 1, CPU)}
+    assert ("vectorised" in found) == (not large)
+    assert "layer by layer" in found
+
+
 def test_an_error_that_is_not_about_memory_is_raised(problem):
     broken = OnePassPerUnit(0, "a shape is wrong")
     with pytest.raises(RuntimeError, match="shape"):
