@@ -124,6 +124,27 @@ def refuse_private(card: CheckpointCard | None) -> None:
         )
 
 
+def refuse_exchanged(found: CheckpointCard, planned: CheckpointCard) -> None:
+    """Refuse a network that lies where another one lay when a plan was made.
+
+    Args:
+        found: Of what lies there now.
+        planned: Of what lay there then; of an older version it may not name its config.
+
+    Raises:
+        UserError: when the two are cards of different networks.
+    """
+    same = found.sha256 == planned.sha256 and (
+        planned.config_sha256 in ("", found.config_sha256)
+    )
+    # PRIVACY: that it holds none of the protected people was said of those weights.
+    if not same:
+        raise UserError(
+            f"The checkpoint in {found.folder} is another than the one that this "
+            "project was planned with: put that one back, or start a new project."
+        )
+
+
 def write_card(card: CheckpointCard) -> None:
     """Write the card into its folder."""
     fields = asdict(card)

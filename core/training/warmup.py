@@ -13,12 +13,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from core.checkpoints.cards import refuse_exchanged
 from core.checkpoints.scratch import is_scratch
 from core.checkpoints.store import Checkpoint, load_checkpoint
 from core.diffusion.adapters import check_fit
 from core.diffusion.networks import DenoisingNetwork, adapt_classes
 from core.diffusion.timesteps import UNIFORM
-from core.errors import UserError
 from core.events import Progress, Watcher
 from core.parallel import Hardware
 from core.training.central import (
@@ -72,15 +72,8 @@ def public_checkpoint(plan: Plan) -> Checkpoint:
     """
     card = started_from(plan)
     found = load_checkpoint(card.folder)
-    same = found.card.sha256 == card.sha256 and (
-        card.config_sha256 in ("", found.card.config_sha256)
-    )
-    # PRIVACY: that it holds none of the protected people was said of those weights.
-    if not same and not is_scratch(card.name):
-        raise UserError(
-            f"The checkpoint in {card.folder} is another than the one that this "
-            "project was planned with: put that one back, or start a new project."
-        )
+    if not is_scratch(card.name):
+        refuse_exchanged(found.card, card)
     return found
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from core import pipeline
+from core.diffusion.networks import build_network
 from core.diffusion.samplers import Churn
 from core.errors import Stopped, UserError
 from core.events import Watcher
@@ -478,6 +479,26 @@ def test_a_plan_of_an_older_version_gets_the_answer_that_it_lacks(workspace, pro
         release = pipeline.export(workspace, plan, workspace.path / said, Watcher())
         audit = json.loads((release.folder / "audit.json").read_text())
         assert audit["public_model"]["overlap_answer"] == said
+
+
+def test_what_was_said_of_a_network_is_not_said_of_another_in_its_place(
+    workspace, project, tmp_path
+):
+    """It was brought in under the name of the one that was asked about."""
+    place, aside = tmp_path / "checkpoint", tmp_path / "aside"
+    planned(workspace, project)
+    wider = project.changed(epsilon=0.4)
+    place.rename(aside)
+    make_checkpoint(place, build_network(CONFIG))
+    with pytest.raises(UserError, match="is another than the one"):
+        planned(workspace, wider)
+    shutil.rmtree(place)
+    shutil.copytree(aside, place)
+    assert planned(workspace, wider).budget.epsilon == 0.4
+    # Another by its own name is asked about by those who name it.
+    other = tmp_path / "other"
+    make_checkpoint(other, build_network(CONFIG))
+    assert planned(workspace, wider.changed(checkpoint=str(other))).checkpoint
 
 
 def test_a_finished_stage_is_not_repeated(workspace, project, home):

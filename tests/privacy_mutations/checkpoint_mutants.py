@@ -16,17 +16,17 @@ IN_TRAINER = "training/test_trainer.py::"
 CHECKPOINT_MUTANTS = (
     Mutant(
         name="another checkpoint than the one that was asked about cleans the pictures",
-        file="training/warmup.py",
-        correct="same = found.card.sha256 == card.sha256 and (",
-        wrong="same = found.card.name == card.name and (",
+        file="checkpoints/cards.py",
+        correct="same = found.sha256 == planned.sha256 and (",
+        wrong="same = found.name == planned.name and (",
         tests=(
             "training/test_pictures.py::test_a_network_that_was_replaced_draws_nothing",
         ),
     ),
     Mutant(
         name="the planned weights compute something else than was planned",
-        file="training/warmup.py",
-        correct='card.config_sha256 in ("", found.card.config_sha256)',
+        file="checkpoints/cards.py",
+        correct='planned.config_sha256 in ("", found.config_sha256)',
         wrong="True",
         tests=(
             "training/test_pictures.py::test_another_config_is_another_network_than_"
@@ -77,6 +77,16 @@ CHECKPOINT_MUTANTS = (
         wrong="False",
         tests=(
             "test_arguments.py::test_an_answer_is_about_one_checkpoint_and_these_people",
+        ),
+    ),
+    Mutant(
+        name="an answer about one checkpoint holds for another that took its place",
+        file="pipeline.py",
+        correct="before.folder == now.folder and not is_scratch(now.name)",
+        wrong="False",
+        tests=(
+            "test_pipeline.py::test_what_was_said_of_a_network_is_not_said_of_another_"
+            "in_its_place",
         ),
     ),
     Mutant(
