@@ -9,6 +9,7 @@ from typing import TypeVar
 from PySide6.QtCore import QPoint, QSettings, QSize, Qt
 from PySide6.QtGui import QCloseEvent, QKeyEvent
 from PySide6.QtWidgets import (
+    QApplication,
     QHBoxLayout,
     QMainWindow,
     QMessageBox,
@@ -56,6 +57,7 @@ class Window(QMainWindow):
         self._current = 0
         self._closing = False
         self._question: QMessageBox | None = None
+        self._placed: QWidget | None = None
         self._build()
         add_menus(self)
         for page in self.pages:
@@ -64,6 +66,7 @@ class Window(QMainWindow):
             page.opened.connect(self._go_to_first_open_step)
             page.settled.connect(self._return_focus)
             page.crashed.connect(self.show_crash)
+        QApplication.instance().focusChanged.connect(self._keep_in_sight)
         self.go_to(0)
         geometry = QSettings().value("geometry")
         if geometry is not None:
@@ -96,12 +99,24 @@ class Window(QMainWindow):
     def _focus(self, wanted: QWidget | None) -> None:
         if wanted is None or not wanted.isEnabled():
             wanted = self.next if self.next.isEnabled() else self.back
+        self._placed = wanted
         wanted.setFocus(Qt.FocusReason.OtherFocusReason)
 
     def _return_focus(self) -> None:
         """A button that locked itself while it worked has lost the keyboard."""
         if self.focusWidget() in (None, self.back, self._steps):
             self._focus(self.next)
+
+    def _keep_in_sight(self, _: QWidget | None, focused: QWidget | None) -> None:
+        """A letter with Alt leads to what lies below the fold, too; Tab scrolls itself.
+
+        A page just opened shows its top, wherever its first choice lies.
+        """
+        placed, self._placed = self._placed, None
+        if focused in (None, placed) or not self.current.isAncestorOf(focused):
+            return
+        if focused.visibleRegion().isEmpty():
+            self.current.reveal(focused)
 
     def show_crash(self, text: str) -> None:
         """Say that Sfumato has a bug, with the text to report."""

@@ -148,7 +148,9 @@ class Page(QWidget):
     def stopped(self) -> None:
         """The stage has stopped because it was asked to."""
         self.message.note(
-            self.tr("Stopped. What was done is kept; start again to go on from there.")
+            self.tr(
+                "Stopped. Nothing of this step is kept: started again, it begins anew."
+            )
         )
 
     def _free(self) -> None:

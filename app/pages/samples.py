@@ -83,7 +83,9 @@ class SamplesPage(Page):
         return self.number
 
     def stopped(self) -> None:
-        super().stopped()
+        self.message.note(
+            self.tr("Stopped. What was drawn is kept; start again to go on from there.")
+        )
         before = None if self.state is None else self.state.samples
         if before is not None and self._drop_reopened():
             self.message.note(

@@ -105,4 +105,5 @@ class FindingsCard(Card):
         told = [f"{kind} ({number:,})" for kind, number in kinds.most_common()]
         if len(told) > MOST_KINDS:
             told[MOST_KINDS:] = [self.tr("and others")]
-        return f"{kinds.total():,}: {', '.join(told)}" if told else ""
+        total = f"{kinds.total():,}: " if len(told) > 1 else ""
+        return total + ", ".join(told)

@@ -9,7 +9,7 @@ from PySide6.QtWidgets import QLabel
 
 from app import flow
 from app.pages import PAGES
-from core.errors import UserError
+from core.errors import Stopped, UserError
 from core.events import Watcher
 
 
@@ -515,6 +515,29 @@ def test_internal_figures_are_marked_so(at, calm, window):
     assert "Internal: do not publish" in page.banner.accessibleName()
     assert page._bars.isVisible()
     assert "Examined on 869" in page._tested.text()
+
+
+@pytest.mark.parametrize(
+    ("key", "stage", "button", "kept"),
+    [
+        ("samples", "synthesise", "make", "What was drawn is kept"),
+        ("utility", "evaluate", "measure", "begins anew"),
+        ("release", "export", "export", "begins anew"),
+    ],
+)
+def test_stopping_says_what_is_kept(
+    at, engine, calm, window, monkeypatch, key, stage, button, kept
+):
+    """Drawing goes on where it was stopped; a classifier half trained is of no use."""
+    page = at(key)
+
+    def stop(*_):
+        raise Stopped
+
+    monkeypatch.setattr(engine, stage, stop)
+    getattr(page, button).click()
+    calm(window)
+    assert kept in page.message.text
 
 
 def test_a_release_is_exported_and_checked(at, calm, window):

@@ -274,6 +274,17 @@ def assert_unique(texts: list[str], where: str) -> None:
     assert keys == sorted(set(keys)), (where, keys)
 
 
+def test_a_letter_leads_to_what_lies_below_the_fold(at, window, qtbot):
+    page = at("dataset")
+    window.resize(900, 640)
+    window._areas[0].verticalScrollBar().setValue(0)
+    qtbot.waitUntil(lambda: page.number.visibleRegion().isEmpty())
+    qtbot.keyClick(window, Qt.Key.Key_D, Qt.KeyboardModifier.AltModifier)
+    assert window.focusWidget() is page.number
+    qtbot.waitUntil(lambda: not page.number.visibleRegion().isEmpty())
+    assert window._areas[0].verticalScrollBar().value() > 0
+
+
 def test_enter_presses_next(at, window, qtbot):
     page = at("dataset")
     page.number.setFocus()
