@@ -58,6 +58,7 @@ def run(options: argparse.Namespace, watcher: Watcher) -> None:
             "--data to make the starter checkpoint again."
         )
     from core.recipe_files import check_wishes
+    from core.training.distributed import leads
     from core.training.starter import pretrain_starter
 
     check_wishes(vars(options))
@@ -73,7 +74,8 @@ def run(options: argparse.Namespace, watcher: Watcher) -> None:
         seed=options.seed,
         watcher=watcher,
     )
-    print(f"Checkpoint of {card.parameters:,} parameters in {card.folder}.")
+    if leads():
+        print(f"Checkpoint of {card.parameters:,} parameters in {card.folder}.")
 
 
 def _on_folder(options: argparse.Namespace, watcher: Watcher) -> None:

@@ -31,7 +31,7 @@ from core.events import Watcher
 from core.files import private_folder, read_json, write_json
 from core.parallel import choose_hardware
 from core.recipe_files import check_kinds, read_recipe_file, refusal
-from core.training.distributed import LEADER, team
+from core.training.distributed import LEADER, Crew, team
 from core.training.public import Batch, PublicTraining, train, write_log
 
 NETWORKS: dict[str, NetworkConfig] = {"starter": STARTER_NETWORK, **PRESETS}
@@ -173,26 +173,65 @@ def pretrain(
         if leads:
             facts = {"data": dataset.fingerprint, "seed": seed}
             same_wishes(folder, _plain(recipe) | facts)
-        hardware = crew.hardware(choose_hardware(device))
         network = _fresh(recipe, dataset, seed)
-        training = _training(recipe, seed)
-        losses = train(
+        make(
+            folder,
             network,
             _batches(dataset, network),
-            training,
+            _training(recipe, seed),
             process=Process.parse(recipe.parameterisation),
-            hardware=hardware,
-            activity="Pretraining on public images, without privacy",
-            watcher=watcher if leads else replace(watcher, report=lambda _: None),
-            state=folder / STATE,
+            device=device,
+            save=lambda: _save(network, folder, recipe, provenance, dataset, seed),
+            watcher=watcher,
             crew=crew,
         )
-        if leads:
-            write_log(folder / LOG, losses, training)
-            _save(network, folder, recipe, provenance, dataset, seed)
-            (folder / STATE).unlink(missing_ok=True)
-        crew.wait()
     return read_card(folder)
+
+
+def make(
+    folder: Path,
+    network: DenoisingNetwork,
+    batch: Batch,
+    training: PublicTraining,
+    *,
+    process: Process,
+    device: str,
+    save: Callable[[], object],
+    watcher: Watcher,
+    crew: Crew,
+) -> None:
+    """Train the network, and write checkpoint and log into the folder.
+
+    Args:
+        device: As the operator names it.
+        save: Writes the checkpoint; called in one process.
+        crew: All of whom call this with the same network and batches.
+
+    Raises:
+        Stopped: when the watcher asks; the state is on disk.
+    """
+    losses = train(
+        network,
+        batch,
+        training,
+        process=process,
+        hardware=crew.hardware(choose_hardware(device)),
+        activity="Pretraining on public images, without privacy",
+        watcher=heard(watcher, crew),
+        state=folder / STATE,
+        crew=crew,
+    )
+    if crew.rank == LEADER:
+        write_log(folder / LOG, losses, training)
+        save()
+        (folder / STATE).unlink(missing_ok=True)
+    crew.wait()
+
+
+def heard(watcher: Watcher, crew: Crew) -> Watcher:
+    """The watcher, who is told of progress by one process of the crew only."""
+    leads = crew.rank == LEADER
+    return watcher if leads else replace(watcher, report=lambda _: None)
 
 
 def _reader(

@@ -21,7 +21,7 @@ from core.diffusion.networks import DenoisingNetwork
 from core.diffusion.objective import mean_loss
 from core.diffusion.process import Process
 from core.diffusion.timesteps import TimestepMixture
-from core.diffusion.views import make_views
+from core.diffusion.views import Views, make_views
 from core.errors import Stopped
 from core.events import Watcher
 from core.files import write_atomically
@@ -33,6 +33,8 @@ Batch = Callable[[int, torch.Generator], tuple[Tensor, Tensor]]
 """(count, generator) → (images float32 [count, c, H, W] in [-1, 1], labels int64)."""
 
 STATE_EVERY = 500
+PIXELS_AT_ONCE = 128 * 32 * 32
+"""Of the views that go through the network together; memory grows with it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,11 +188,18 @@ def _gradients(
         tensor.tensor_split(min(pool.threads, max(1, len(own[0])))) for tensor in own
     ]
 
+    at_once = max(1, PIXELS_AT_ONCE // network.config.resolution**2)
+
     def work(*part: Tensor) -> tuple[float, list[Tensor]]:
-        piece = type(views)(**dict(zip(_FIELDS, part, strict=True)))
-        share = len(piece.clean) / len(views.clean)
-        loss = share * mean_loss(network, piece, process, hardware.autocast())
-        return loss.item(), list(torch.autograd.grad(loss, parameters))
+        """Of a part, a portion at a time, so that the batch may be of any size."""
+        told, total = 0.0, [torch.zeros_like(parameter) for parameter in parameters]
+        for portion in zip(*(tensor.split(at_once) for tensor in part), strict=True):
+            piece = Views(**dict(zip(_FIELDS, portion, strict=True)))
+            share = len(piece.clean) / len(views.clean)
+            loss = share * mean_loss(network, piece, process, hardware.autocast())
+            torch._foreach_add_(total, torch.autograd.grad(loss, parameters))
+            told += loss.item()
+        return told, total
 
     results = list(pool.map(work, *parts)) if len(own[0]) else []
     total = results[0][1] if results else [torch.zeros_like(p) for p in parameters]

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from core.checkpoints.cards import CARD, CheckpointCard
+from core.checkpoints.cards import CARD, CheckpointCard, read_card
 from core.checkpoints.public_images import KINDS, draw_public_images
 from core.checkpoints.starter import STARTER_NETWORK
 from core.checkpoints.store import save_checkpoint
@@ -18,9 +18,9 @@ from core.diffusion.views import to_network
 from core.errors import UserError
 from core.events import Watcher
 from core.files import private_folder
-from core.parallel import choose_hardware
-from core.training.pretraining import LOG, STATE, fresh_network, same_wishes
-from core.training.public import Batch, PublicTraining, train, write_log
+from core.training.distributed import LEADER, team
+from core.training.pretraining import fresh_network, heard, make, same_wishes
+from core.training.public import Batch, PublicTraining
 
 PROCESS = Process.usual(Parameterisation.VELOCITY)
 
@@ -42,7 +42,8 @@ def pretrain_starter(
 ) -> CheckpointCard:
     """Draw public images, train the starter network on them, write the checkpoint.
 
-    Started again with the same wishes it goes on from its last state.
+    Started again with the same wishes it goes on from its last state. Started under
+    torchrun, the processes share each batch; they must all see the folder.
 
     Raises:
         UserError: when steps, images or batch size are not positive, or the folder
@@ -55,9 +56,6 @@ def pretrain_starter(
         raise UserError(
             f"{folder} already holds a checkpoint: choose another folder, or delete it."
         )
-    private_folder(folder)
-    wishes = {"images": images, "steps": steps, "batch_size": batch_size, "seed": seed}
-    same_wishes(folder, wishes)
     network = fresh_network(STARTER_NETWORK, seed)
     training = PublicTraining(
         steps=steps,
@@ -69,20 +67,23 @@ def pretrain_starter(
         flip=False,
         seed=seed,
     )
-    losses = train(
-        network,
-        _batches(images, seed, watcher),
-        training,
-        process=PROCESS,
-        hardware=choose_hardware(device),
-        activity="Pretraining on public images",
-        watcher=watcher,
-        state=folder / STATE,
-    )
-    write_log(folder / LOG, losses, training)
-    card = _save(network, folder, training, images)
-    (folder / STATE).unlink(missing_ok=True)
-    return card
+    wishes = {"images": images, "steps": steps, "batch_size": batch_size, "seed": seed}
+    with team() as crew:
+        if crew.rank == LEADER:
+            private_folder(folder)
+            same_wishes(folder, wishes)
+        make(
+            folder,
+            network,
+            _batches(images, seed, heard(watcher, crew)),
+            training,
+            process=PROCESS,
+            device=device,
+            save=lambda: _save(network, folder, training, images),
+            watcher=watcher,
+            crew=crew,
+        )
+    return read_card(folder)
 
 
 def _batches(images: int, seed: int, watcher: Watcher) -> Batch:

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,10 +28,10 @@ from core.training.pretraining import (
 )
 from core.training.public import PublicTraining
 from tests.core.tiny import CONFIG
+from tests.core.training.together import in_two_processes
 
 TOLD = Provenance(data="noise drawn for a test", licences="CC0", licence="CC0-1.0")
 STEPS = 4
-ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(autouse=True)
@@ -229,22 +225,7 @@ def test_several_processes_make_what_one_makes(source, tmp_path, resumed):
             run(source, tmp_path / "many", watcher=Watcher(stop_requested=lambda: (
                 (tmp_path / "many" / "wishes.json").exists()
             )))  # fmt: skip
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    common = os.environ | {
-        "PYTHONPATH": str(ROOT), "TORCHELASTIC_RUN_ID": "test", "WORLD_SIZE": "2",
-        "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port,
-    }  # fmt: skip
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-c", TOGETHER, source, tmp_path / "many"],
-            env=common | {"RANK": rank, "LOCAL_RANK": rank},
-            cwd=ROOT,
-        )
-        for rank in ("0", "1")
-    ]
-    assert [process.wait(timeout=400) for process in started] == [0, 0]
+    in_two_processes(TOGETHER, source, tmp_path / "many")
     run(source, tmp_path / "one")
     torch.testing.assert_close(
         # Adam makes more of how single-precision sums are rounded; a rank that is left

@@ -12,8 +12,9 @@ from core.diffusion.process import Parameterisation, Process
 from core.diffusion.timesteps import UNIFORM
 from core.errors import Stopped
 from core.events import Watcher
-from core.parallel import Hardware
+from core.parallel import Hardware, workers
 from core.training import public
+from core.training.distributed import Crew
 from core.training.public import PublicTraining, train
 from tests.core.tiny import make_network
 
@@ -91,6 +92,29 @@ def test_a_crash_loses_only_what_was_not_kept(tmp_path, monkeypatch):
     _, weights = run(state, Watcher(report=report))
     assert seen == [1, 2, 3, 4, 3, 4, 5]
     torch.testing.assert_close(weights, run()[1], rtol=0, atol=1e-7)
+
+
+def test_a_batch_of_any_size_goes_through_the_network_a_portion_at_a_time(monkeypatch):
+    """Memory holds a portion, not what a large batch needs."""
+    network, seen = make_network(), []
+    network.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
+
+    def gradients(pixels):
+        monkeypatch.setattr(public, "PIXELS_AT_ONCE", pixels)
+        generator = torch.Generator().manual_seed(0)
+        with workers(CPU) as pool:
+            return public._gradients(
+                network, list(network.parameters()), *batch(7, generator), TRAINING,
+                Process.usual(Parameterisation.VELOCITY), CPU, pool, generator, Crew(),
+            )  # fmt: skip
+
+    loss, whole = gradients(8 * 8 * 100)
+    assert seen == [7]
+    again, portions = gradients(8 * 8 * 3)
+    assert seen == [7, 3, 3, 1]
+    assert again == pytest.approx(loss, rel=1e-6)
+    for one, other in zip(whole, portions, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
 
 
 def test_a_damaged_state_is_begun_again(tmp_path):

@@ -16,19 +16,21 @@ from core.training import starter
 from core.training.pretraining import STATE
 from core.training.starter import pretrain_starter
 from tests.core.tiny import CONFIG
+from tests.core.training.together import in_two_processes
 
 WISHES = {"steps": 4, "images": 12, "batch_size": 3, "seed": 0}
 
 
+def drawn(count, resolution, *, seed, watcher):
+    """Noise for pictures."""
+    rng = np.random.default_rng(seed)
+    pixels = rng.integers(0, 256, (count, resolution, resolution, 3), np.uint8)
+    return pixels, rng.integers(0, 3, count)
+
+
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch):
-    """Noise for pictures, and a network for pictures of that size."""
-
-    def drawn(count, resolution, *, seed, watcher):
-        rng = np.random.default_rng(seed)
-        pixels = rng.integers(0, 256, (count, resolution, resolution, 3), np.uint8)
-        return pixels, rng.integers(0, 3, count)
-
+    """A network for pictures of that size."""
     monkeypatch.setattr(starter, "draw_public_images", drawn)
     monkeypatch.setattr(starter, "STARTER_NETWORK", CONFIG)
 
@@ -82,3 +84,32 @@ def test_nor_from_a_state_that_says_nothing_of_its_wishes(tmp_path):
     (tmp_path / "wishes.json").unlink(missing_ok=True)
     with pytest.raises(UserError, match="set them back, or choose another folder"):
         make(tmp_path)
+
+
+TOGETHER = """
+import sys
+from pathlib import Path
+from tests.core.training import test_starter as here
+here.starter.draw_public_images = here.drawn
+here.starter.STARTER_NETWORK = here.CONFIG
+seen, fresh = [], here.starter.fresh_network
+
+def watched(*wishes):
+    network = fresh(*wishes)
+    network.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
+    return network
+
+here.starter.fresh_network = watched
+here.make(Path(sys.argv[1]))
+assert len(seen) == 4 and sum(seen) in (4 * 2, 4 * 1), seen
+"""
+
+
+def test_several_processes_make_one_starter(tmp_path):
+    """Each sees its part of the batches of 3; left alone, each would train on all."""
+    in_two_processes(TOGETHER, tmp_path / "many")
+    make(tmp_path / "one")
+    many, one = (load_file(tmp_path / folder / WEIGHTS) for folder in ("many", "one"))
+    for name, weights in one.items():
+        torch.testing.assert_close(many[name], weights, rtol=0, atol=5e-5)
+    assert not (tmp_path / "many" / STATE).exists()
