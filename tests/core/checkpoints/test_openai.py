@@ -212,6 +212,10 @@ PUBLISHED = {
     ),
     "adm-imagenet256": replace(ADM_256, class_cond=1000),
     "adm-imagenet256-uncond": ADM_256,
+    "adm-lsun-bedroom": ADM_256,
+    "adm-lsun-cat": ADM_256,
+    "adm-lsun-horse": ADM_256,
+    "adm-lsun-horse-nodropout": ADM_256,
     "adm-ip-imagenet32": ADM_IP,
     "adm-ip-cifar10": ADM_IP,
 }  # fmt: skip
