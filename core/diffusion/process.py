@@ -101,8 +101,7 @@ class Process:
         """With the schedule that is meant where a name says none.
 
         It is the one that its paper trained on, but for v: there it is that of eps, as
-        the starter was trained. Dockhorn et al. 2022 train v on σ = tan(π·t/2) with t
-        uniform, which "v-cosine-1000" is close to (median σ 1.0; of "v" 3.4).
+        the starter was trained. Dockhorn et al. 2022 train "v-tangent".
         """
         return cls(parameterisation, _USUAL[parameterisation])
 

@@ -75,6 +75,21 @@ def _stochastic_ddim(draw: _Draw, images: Tensor) -> Tensor:
     return _ddim(draw, images, stochastic=True)
 
 
+def _euler_maruyama(draw: _Draw, images: Tensor) -> Tensor:
+    """The reverse SDE of σ(t) = t in plain steps (Song et al. 2021, eq. 6).
+
+    What Dockhorn et al. 2022 call stochastic DDIM. It has more noise than "ddim-
+    stochastic" where steps are few, and comes to the same with many.
+    """
+    for sigma, lower in draw.steps():
+        clean = draw.denoise(images, sigma)
+        if lower == 0:
+            return clean
+        images = images + 2 * (lower - sigma) * (images - clean) / sigma
+        images = images + math.sqrt(2 * (sigma - lower) * sigma) * draw.noise()
+    return images
+
+
 def _ancestral(draw: _Draw, images: Tensor) -> Tensor:
     """Ho et al. 2020, algorithm 2, with the posterior's variance (eq. 7)."""
     for sigma, lower in draw.steps():
@@ -132,6 +147,7 @@ SAMPLERS: dict[str, Callable[[_Draw, Tensor], Tensor]] = {
     "ddim": _ddim,
     "ddim-stochastic": _stochastic_ddim,
     "dpm-solver++": _dpm_solver,
+    "euler-maruyama": _euler_maruyama,
     "heun": _heun,
 }
 

@@ -16,7 +16,16 @@ from core.errors import UserError
 from tests.core.tiny import make_network
 
 OFF = torch.autocast("cpu", enabled=False)
-NAMES = ["eps", "v", "vp", "ve", "edm", "eps-cosine-4000-rescaled", "v-log-normal"]
+NAMES = [
+    "eps",
+    "v",
+    "vp",
+    "ve",
+    "edm",
+    "eps-cosine-4000-rescaled",
+    "v-log-normal",
+    "v-tangent",
+]
 
 
 def case():

@@ -3,6 +3,7 @@ are what diffusers' schedulers compute."""
 
 from __future__ import annotations
 
+import functools
 import itertools
 
 import diffusers
@@ -22,11 +23,12 @@ from core.diffusion.samplers import (
     refine,
     sample,
 )
+from core.diffusion.schedules import LogNormalSchedule
 from core.errors import UserError
 from tests.core.tiny import CONFIG, make_network
 
 OFF = torch.autocast("cpu", enabled=False)
-PROCESSES = ["eps", "v", "vp", "ve", "edm", "eps-cosine-4000-rescaled"]
+PROCESSES = ["eps", "v", "vp", "ve", "edm", "eps-cosine-4000-rescaled", "v-tangent"]
 CHURN = Churn(amount=20.0, from_sigma=0.05, to_sigma=50.0, noise=1.003)
 
 
@@ -71,6 +73,7 @@ class Oracle(nn.Module):
         ("ddim", 12, {}),
         ("ddim-stochastic", 100, {}),
         ("dpm-solver++", 12, {}),
+        ("euler-maruyama", 400, {}),
         ("ancestral", 100, {}),
         ("heun", 12, {}),
         ("heun", 40, {"churn": CHURN}),
@@ -171,6 +174,30 @@ def test_stochastic_samplers_equal_diffusers(sampler, make, more):
                 answer, timestep, images, generator=generator, **more
             ).prev_sample
     torch.testing.assert_close(found, images, atol=2e-4, rtol=2e-4)
+
+
+@pytest.mark.parametrize(("steps", "expected"), [(50, 0.5265), (1000, 0.5012)])
+def test_euler_maruyama_spreads_as_the_published_steps_do(steps, expected):
+    """Of pixels N(0, 0.5²), for which D is known; in closed form, step by step."""
+    levels = LogNormalSchedule().levels(steps).tolist()
+    spread, variance = 0.5**2, levels[0] ** 2
+    for now, after in itertools.pairwise(levels):
+        kept = 1 + 2 * (after - now) / now * (1 - spread / (spread + now**2))
+        variance = kept**2 * variance + 2 * (now - after) * now
+    variance *= (spread / (spread + levels[-1] ** 2)) ** 2
+    assert variance**0.5 == pytest.approx(expected, abs=1e-4)
+    generator = torch.Generator().manual_seed(0)
+    noise = functools.partial(torch.randn, 40_000, generator=generator)
+    found = samplers._euler_maruyama(
+        samplers._Draw(
+            denoise=lambda images, sigma: spread / (spread + sigma**2) * images,
+            noise=noise,
+            sigmas=tuple(levels),
+            churn=STILL,
+        ),
+        levels[0] * noise(),
+    )
+    assert float(found.std()) == pytest.approx(expected, rel=0.02)
 
 
 def test_heun_equals_the_published_algorithm():

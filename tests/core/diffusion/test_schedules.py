@@ -13,6 +13,7 @@ from core.diffusion.schedules import (
     DiscreteSchedule,
     LogNormalSchedule,
     LogUniformSchedule,
+    TangentSchedule,
     parse_schedule,
 )
 from core.diffusion.timesteps import UNIFORM, TimestepMixture
@@ -25,6 +26,7 @@ ALL = [
     ContinuousSchedule(),
     LogUniformSchedule(),
     LogNormalSchedule(),
+    TangentSchedule(),
 ]
 
 
@@ -146,6 +148,24 @@ def test_log_normal_trains_what_karras_et_al_train():
     levels = schedule.levels(3)
     middle = ((80 ** (1 / 7) + 0.002 ** (1 / 7)) / 2) ** 7
     torch.testing.assert_close(levels, torch.tensor([80, middle, 0.002]).double())
+
+
+def test_tangent_trains_what_dockhorn_et_al_train():
+    """t = 2/π·arccos(1/√(1 + e^−λ)) uniform, for a log-SNR λ from 13 to −9."""
+
+    def time(log_snr: float) -> float:
+        return 2 * math.acos(1 / math.sqrt(1 + math.exp(-log_snr))) / math.pi
+
+    schedule = TangentSchedule()
+    ends = schedule.sigma(torch.tensor([0.0, 1000.0], dtype=torch.float64))
+    expected = torch.tensor([math.exp(-6.5), math.exp(4.5)]).double()
+    torch.testing.assert_close(ends, expected, rtol=1e-6, atol=0)
+    quarter = schedule.sigma(torch.tensor([250.0], dtype=torch.float64))
+    at = time(13) + (time(-9) - time(13)) / 4
+    expected = math.sqrt(math.cos(math.pi * at / 2) ** -2 - 1)
+    assert quarter.item() == pytest.approx(expected, rel=1e-9)
+    assert schedule.time(quarter).item() == pytest.approx(at, rel=1e-9)
+    torch.testing.assert_close(schedule.levels(9), LogNormalSchedule().levels(9))
 
 
 def test_mixture_has_the_shares_and_stays_within_the_bounds():

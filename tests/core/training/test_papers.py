@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -140,17 +140,17 @@ def test_dpdm_draws_as_published_in_colour():
     torch.testing.assert_close(levels, expected)
 
 
-def test_the_cosine_schedule_is_close_to_dpdms_for_its_smallest_epsilon():
-    """σ = tan(π·t/2) with t uniform, log SNR from 13 to −9 (VLoss there)."""
-    first, last = (2 / math.pi * math.atan(math.exp(-snr / 2)) for snr in (13, -9))
-    share = torch.linspace(0.1, 0.9, 9, dtype=torch.float64)
-    theirs = torch.tan(math.pi / 2 * (first + (last - first) * share))
+@pytest.mark.parametrize("name", ["dpdm-lifelike", "dpdm-useful"])
+def test_dpdm_predicts_v_for_its_smallest_epsilon(name):
+    """train_eps_0.2.yaml, which differs from the others in this alone."""
+    usual = load_recipe(name, epsilon=1.0)
+    strict = load_recipe(name, epsilon=0.2)
+    assert strict == replace(usual, parameterisation="v-tangent")
 
-    def apart(name):
-        ours = Process.parse(name).schedule.sigma(1000 * share)
-        return float((ours / theirs).log().abs().max())
 
-    assert apart("v-cosine-1000") < 0.1 < 0.5 < apart("v")
+def test_dpdm_draws_as_published_for_classifiers():
+    recipe = load_recipe("dpdm-useful")
+    assert (recipe.sampler, recipe.sampler_steps) == ("euler-maruyama", 1000)
 
 
 def test_dpdm_draws_as_published_for_the_best_fid():

@@ -409,6 +409,20 @@ def test_a_state_holds_everything_an_update_changes(folder):
     assert [group[0][0].item() for group in groups] == [1, 2, 3, 4]
 
 
+def test_the_clipping_norm_is_no_learning_rate(tmp_path):
+    """Gradients of its size move the weights alike, however small it is."""
+    moved = []
+    for clip_norm in (1.0, 1e-3):
+        plan = make_plan(tmp_path, clip_norm=clip_norm)
+        state = TrainingState.start([torch.zeros(4)])
+        optimiser = trainer.adam(plan, state)
+        gradient = torch.tensor([4e-5, -4e-5, 1e-4, 0.0]) * clip_norm
+        trainer.update(plan, state, optimiser, gradient)
+        moved.append(state.weights[0])
+    assert moved[0][0] < 0 < moved[0][1] and moved[0][3] == 0
+    torch.testing.assert_close(moved[0], moved[1], rtol=1e-5, atol=0)
+
+
 def test_a_run_whose_states_are_all_damaged_is_not_passed_off_as_trained(
     tune, tmp_path, folder
 ):
