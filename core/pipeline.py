@@ -264,6 +264,7 @@ def synthesise(workspace: Workspace, plan: Plan, watcher: Watcher) -> SyntheticS
         hardware=hardware,
         watcher=watcher,
         name=naming_of(plan, training, hardware),
+        batch=sampling.batch_size(hardware, plan.resolution),
     )
     facts = {"per_class": synthetic.per_class, "unnamed": synthetic.unnamed}
     workspace.finish("samples", facts)

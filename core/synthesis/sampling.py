@@ -28,6 +28,8 @@ from core.synthesis.drawing import Drawing
 from core.synthesis.quotas import Batch, Quotas
 
 BATCH = 64
+PIXELS_ON_CARD = 512 * 32 * 32
+"""Drawn together on a graphics card, which 64 small images would leave idle."""
 NAMED = "named.json"
 
 Naming = Callable[[Tensor], Tensor]
@@ -73,6 +75,13 @@ def locate(folder: Path, class_names: Sequence[str], per_class: int) -> Syntheti
     )
 
 
+def batch_size(hardware: Hardware, resolution: int) -> int:
+    """How many images are drawn together."""
+    if hardware.device.type != "cuda":
+        return BATCH
+    return max(1, PIXELS_ON_CARD // max(32, resolution) ** 2)
+
+
 def synthesise(
     folder: Path,
     *,
@@ -82,6 +91,7 @@ def synthesise(
     hardware: Hardware,
     watcher: Watcher,
     name: Naming | None = None,
+    batch: int | None = None,
 ) -> SyntheticSet:
     """Draw `per_class` images of every class; images already on disk are kept.
 
@@ -92,6 +102,7 @@ def synthesise(
         name: Says of which class an image is: it then goes there, instead of to the
             class that it was drawn for (`quotas`). Post-processing too, as long as
             whoever names them is.
+        batch: How many are drawn together; None for what a processor takes best.
 
     Raises:
         UserError: for a count below 1, or a full disk.
@@ -100,12 +111,13 @@ def synthesise(
     if per_class < 1:
         raise UserError("The number of images per class must be 1 or more.")
     target = locate(private_folder(folder), class_names, per_class)
+    size = min(batch or BATCH, per_class)
     if name is None:
         _forget_names(target)
-        _draw_all(target, draw, hardware, watcher)
+        _draw_all(target, size, draw, hardware, watcher)
         _delete_own(target, beyond=per_class)
         return target
-    return _draw_and_name(target, draw, name, hardware, watcher)
+    return _draw_and_name(target, size, draw, name, hardware, watcher)
 
 
 def _forget_names(target: SyntheticSet) -> None:
@@ -131,17 +143,21 @@ def _delete_own(target: SyntheticSet, *, beyond: int) -> None:
 
 
 def _draw_all(
-    target: SyntheticSet, draw: Drawing, hardware: Hardware, watcher: Watcher
+    target: SyntheticSet,
+    batch: int,
+    draw: Drawing,
+    hardware: Hardware,
+    watcher: Watcher,
 ) -> None:
     jobs = [
         (label, first)
         for label in range(len(target.class_names))
-        for first in range(0, target.per_class, BATCH)
+        for first in range(0, target.per_class, batch)
     ]
     total = target.per_class * len(target.class_names)
 
     def size(first: int) -> int:
-        return min(BATCH, target.per_class - first)
+        return min(batch, target.per_class - first)
 
     _draw_missing(target, jobs, size, draw, hardware, watcher, total)
 
@@ -187,6 +203,7 @@ def _draw_missing(
 
 def _draw_and_name(
     target: SyntheticSet,
+    size: int,
     draw: Drawing,
     name: Naming,
     hardware: Hardware,
@@ -197,7 +214,6 @@ def _draw_and_name(
     All that is drawn stays on disk, so that a run that was stopped comes to the same
     end: it names the same images again.
     """
-    size = min(BATCH, target.per_class)
     record = target.folder / NAMED
     stamp = {"per_class": target.per_class, "size": size}
     if record.is_file():

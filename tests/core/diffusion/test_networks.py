@@ -20,6 +20,7 @@ from core.diffusion.process import Process
 from core.diffusion.timesteps import UNIFORM
 from core.diffusion.views import Views, make_views
 from core.errors import UserError
+from core.training.pretraining import NETWORKS
 from tests.core.tiny import CONFIG, make_network
 
 
@@ -101,10 +102,10 @@ def test_timestep_and_class_are_heeded(network):
     assert not torch.allclose(network(noisy, times, labels + 1), base)
 
 
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("name", NETWORKS)
 def test_every_block_heeds_timestep_and_class(name):
     """A norm of one channel alone would take away what they add to it."""
-    network = make_network(PRESETS[name])
+    network = make_network(NETWORKS[name])
     told = {
         name: weight
         for name, weight in network.named_parameters()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +65,27 @@ def test_the_same_again_for_the_same_seed(model, tmp_path):
     assert images.shape == (10, 8, 8, 3) and images.dtype == np.uint8
     assert labels.tolist() == [0] * 5 + [1] * 5
     assert len({image.tobytes() for image in images}) == 10
+
+
+@pytest.mark.parametrize(
+    ("device", "resolution", "images"),
+    [("cpu", 32, 64), ("cpu", 256, 64), ("cuda", 28, 512), ("cuda", 64, 128),
+     ("cuda", 256, 8), ("cuda", 1024, 1)],
+)  # fmt: skip
+def test_a_graphics_card_draws_more_at_once_and_large_ones_fewer(
+    device, resolution, images
+):
+    hardware = replace(HARDWARE, device=torch.device(device))
+    assert sampling.batch_size(hardware, resolution) == images
+
+
+@pytest.mark.parametrize("batch", [1, 3, 100])
+def test_a_set_is_whole_in_batches_of_any_size(model, tmp_path, batch):
+    drawn = draw(model, tmp_path / "a", batch=batch)
+    assert drawn.read()[0].shape == (10, 8, 8, 3)
+    assert contents(tmp_path / "a").keys() == {
+        f"class-{label:03d}/{index:06d}.png" for label in (0, 1) for index in range(5)
+    }
 
 
 def test_a_stopped_run_goes_on_and_ends_the_same(model, tmp_path):

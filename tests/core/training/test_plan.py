@@ -295,6 +295,20 @@ def test_the_recipes_own_batch_is_fitted_to_a_small_data_set(
     assert all("of 4 is" in n and f": {expected} is used" in n for n in notes)
 
 
+def test_the_largest_published_batch_is_bounded_and_accounted_for(project):
+    """32,768 (Ghalebikesabi et al. 2023, sec. 4) of 50,000 declared images."""
+    large = project.changed(
+        declared_count=50_000, delta=1e-5, batch_size=32_768, epsilon=10.0
+    )
+    plan = bound(large, 50_000)
+    assert plan.recipe.batch_size == 32_768
+    assert plan.mechanism.sampling_probability == pytest.approx(
+        32_768 / 50_000, rel=0.01
+    )
+    assert plan.mechanism.batch_cap >= 32_768
+    assert plan.epsilon <= 10.0
+
+
 def test_a_default_recipe_fits_a_small_data_set(project):
     few = project.changed(recipe="starter", declared_count=500)
     assert load_recipe("starter").batch_size > 500
