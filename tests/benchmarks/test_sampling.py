@@ -12,7 +12,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import DDIMPipeline, DDIMScheduler
+from diffusers import (
+    DDIMPipeline,
+    DDIMScheduler,
+    DDPMPipeline,
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+)
 
 from core.checkpoints.store import save_checkpoint
 from core.diffusion.networks import DenoisingNetwork, build_network
@@ -34,14 +40,22 @@ def network() -> DenoisingNetwork:
     return build_network(replace(DPDM_COLOUR, classes=0, null_class=False))
 
 
-@pytest.fixture(scope="module")
-def pipeline(network) -> DDIMPipeline:
-    scheduler = DDIMScheduler(
-        beta_start=1e-4, beta_end=0.02, prediction_type="v_prediction"
+THEIRS = {
+    "ddim": (DDIMPipeline, DDIMScheduler),
+    "ancestral": (DDPMPipeline, DDPMScheduler),
+    # It takes any scheduler that needs no more than the step and a generator.
+    "dpm-solver++": (DDPMPipeline, DPMSolverMultistepScheduler),
+}
+
+
+def pipeline_of(network: DenoisingNetwork, sampler: str) -> DDIMPipeline | DDPMPipeline:
+    pipeline, scheduler = THEIRS[sampler]
+    made = pipeline(
+        network.unet,
+        scheduler(beta_start=1e-4, beta_end=0.02, prediction_type="v_prediction"),
     )
-    pipeline = DDIMPipeline(network.unet, scheduler)
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
+    made.set_progress_bar_config(disable=True)
+    return made
 
 
 def side_by_side(ours: Callable[[], object], theirs: Callable[[], object]) -> float:
@@ -56,15 +70,17 @@ def side_by_side(ours: Callable[[], object], theirs: Callable[[], object]) -> fl
     return best[theirs] / best[ours]
 
 
-def test_one_batch_in_single_precision(network, pipeline):
+@pytest.mark.parametrize("sampler", THEIRS)
+def test_one_batch_in_single_precision(network, sampler):
     """The sampler itself: same threads, same arithmetic, no files."""
+    pipeline = pipeline_of(network, sampler)
 
     def ours() -> object:
         return sample(
             network,
             torch.zeros(BATCH, dtype=torch.long),
             process=Process.parse("v"),
-            sampler="ddim",
+            sampler=sampler,
             steps=STEPS,
             autocast=torch.autocast("cpu", enabled=False),
             generator=torch.Generator(),
@@ -76,12 +92,13 @@ def test_one_batch_in_single_precision(network, pipeline):
         ).images
 
     ratio = side_by_side(ours, theirs)
-    print(f"\none batch, float32: {ratio:.2f} times the pipeline's throughput")
+    print(f"\n{sampler}, one batch, float32: {ratio:.2f} times the pipeline's")
     assert ratio > 0.95
 
 
-def test_a_data_set_to_disk(network, pipeline, tmp_path, monkeypatch):
+def test_a_data_set_to_disk(network, tmp_path, monkeypatch):
     """The stage as it is run: its workers and precision, PNG files on disk."""
+    pipeline = pipeline_of(network, "ddim")
     monkeypatch.setattr(sampling, "BATCH", BATCH)
     save_checkpoint(
         network, tmp_path / "model", dtype=torch.float32, name="bench", title="Bench",
