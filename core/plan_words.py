@@ -42,8 +42,13 @@ def sampler(plan: Plan) -> dict:
 
 def contribution_rule(plan: Plan) -> str:
     """How much a unit may contribute, and what bounds it."""
+    most = plan.budget.unit.max_images_per_unit
     entering = (
-        f"At most {plan.budget.unit.max_images_per_unit} images of a unit enter a "
+        (
+            "At most 1 image of a unit enters a "
+            if most == 1
+            else f"At most {most} images of a unit enter a "
+        )
         + ("step" if plan.mechanism else "sum")
         + ", chosen at random with a key from the operating system; "
     )

@@ -50,6 +50,7 @@ class DatasetPage(Page):
         self.classes.confirmed.connect(self._confirm)
         self.reading = ReadingCard()
         self.reading.wanted.connect(self.read_again)
+        self.reading.questions.changed.connect(lambda: self.changed.emit())
         self.protection = ProtectionCard()
         self.protection.chosen.connect(self._protect)
         self.unit, self.most = self.protection.unit, self.protection.most
@@ -103,6 +104,8 @@ class DatasetPage(Page):
             return self.tr("Read other images, or go back to the project that is open.")
         if not self.classes.settled:
             return self.tr("Confirm the classes to learn.")
+        if self.reading.again.isEnabled():
+            return self.tr("Read the images again, or take that change back.")
         if not state.unit_chosen:
             return self.tr("Choose who is protected: each image, or each patient.")
         if self._units_found() < 2:

@@ -169,6 +169,9 @@ class ReadingCard(Card):
         """Show what matters for this data set; nothing, when nothing does."""
         deep = sum(problem.kind == "no window" for problem in dataset.problems)
         wanted = []
+        # The layout says which are in colour, or the custodian; never the images.
+        if dataset.images.shape[3] == 3 or project.grey:
+            wanted.append("grey")
         if dataset.unit_choices:
             wanted.append("unit_column")
         if project.missing_unit:
@@ -212,5 +215,6 @@ class ReadingCard(Card):
             for field, value in self.questions.answers().items()
         )
         problem = self.questions.problem() if changed else ""
-        self._told.setText(problem)
+        unread = self.tr("The images have not been read so yet.") if changed else ""
+        self._told.setText(problem or unread)
         self.again.setEnabled(changed and not problem and self.questions.isEnabled())

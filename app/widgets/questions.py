@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from PySide6.QtCore import Signal
 from PySide6.QtWidgets import (
+    QCheckBox,
     QComboBox,
     QGridLayout,
     QHBoxLayout,
@@ -57,6 +58,23 @@ class Questions(QWidget):
             ),
         )
         self.missing_unit.chosen.connect(lambda _: self.changed.emit())
+        self.grey = QCheckBox(self.tr("The images are gre&y, without colour"))
+        self.grey.toggled.connect(lambda _: self.changed.emit())
+        self._grey = QWidget()
+        column = QVBoxLayout(self._grey)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.setSpacing(2)
+        column.addWidget(self.grey)
+        column.addWidget(
+            label(
+                self.tr(
+                    "X-rays and other images without colour teach more when they are "
+                    "read so. Sfumato does not look it up in your files, as a single "
+                    "picture in colour would then show in the release."
+                ),
+                "hint",
+            )
+        )
         self.columns = ColumnFields()
         self.columns.changed.connect(self.changed)
         self._missing = QWidget()
@@ -69,7 +87,7 @@ class Questions(QWidget):
         rows = QVBoxLayout(self)
         rows.setContentsMargins(0, 0, 0, 0)
         rows.setSpacing(14)
-        for part in (self.columns, self._missing, self.window_field):
+        for part in (self._grey, self.columns, self._missing, self.window_field):
             rows.addWidget(part)
         self.ask((), ())
 
@@ -88,9 +106,11 @@ class Questions(QWidget):
         self.columns.show_columns(columns, choices, known)
         self._missing.setVisible("missing_unit" in self.wanted)
         self.window_field.setVisible("window" in self.wanted)
+        self._grey.setVisible("grey" in self.wanted)
         if known is not None:
             self.window_field.set_value(known.window)
             self.missing_unit.choose(known.missing_unit)
+            self.grey.setChecked(known.grey)
         self.setVisible(bool(self.wanted))
 
     def first(self) -> QWidget | None:
@@ -111,9 +131,11 @@ class Questions(QWidget):
         self.window_field.set_value("")
         self.missing_unit.choose("")
 
-    def answers(self) -> dict[str, str]:
+    def answers(self) -> dict[str, str | bool]:
         """What was answered, by the names of a project's fields."""
-        answers = self.columns.answers()
+        answers: dict[str, str | bool] = {**self.columns.answers()}
+        if "grey" in self.wanted:
+            answers["grey"] = self.grey.isChecked()
         if "missing_unit" in self.wanted:
             answers["missing_unit"] = self.missing_unit.value
         if "window" in self.wanted:

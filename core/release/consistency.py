@@ -194,7 +194,7 @@ def _declared(audit: Mapping[str, Any]) -> Iterator[Row]:
     )
     contributions = audit["max_contributions_per_unit"]
     most = contributions["images"]
-    told = re.match(r"At most (\d+) images", contributions["rule"])
+    told = re.match(r"At most (\d+) images?", contributions["rule"])
     yield (
         (most == 1 or (unit != "image" and most > 1))
         and (told is None or int(told[1]) == most),

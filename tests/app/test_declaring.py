@@ -62,9 +62,9 @@ def toggle(qtbot, classes, row):
     qtbot.keyClick(classes.list, Qt.Key.Key_Space)
 
 
-def test_a_plain_folder_is_asked_nothing_but_its_classes(begin, tmp_path, qtbot):
+def test_a_plain_folder_is_asked_but_for_classes_and_colour(begin, tmp_path, qtbot):
     page = begin(class_folders(tmp_path / "d", {"a": 9, "b": 9}))
-    assert page.findings.isVisible() and not page.reading.isVisible()
+    assert page.findings.isVisible() and page.reading.questions.wanted == ("grey",)
     assert "Confirm the classes" in page.ready()
     assert page.default_focus() is page.classes.list
     page.classes.confirm.click()
@@ -99,6 +99,26 @@ def test_one_class_is_not_enough(begin, tmp_path, qtbot):
     toggle(qtbot, page.classes, 0)
     assert not page.classes.confirm.isEnabled()
     assert "At least two" in page.classes._told.text()
+
+
+def test_images_are_declared_grey_after_a_first_reading(begin, window, tmp_path, calm):
+    """Who left the tick out would learn from three noisy channels instead of one."""
+    page = begin(class_folders(tmp_path / "d", {"a": 9, "b": 9}))
+    assert page.state.dataset.images.shape[3] == 3
+    assert page.reading.isVisible() and not page.reading.again.isEnabled()
+    page.classes.confirm.click()
+    page.number.setValue(50)
+    assert page.ready() is None and window.next.isEnabled()
+    for grey, channels in ((True, 1), (False, 3)):
+        page.reading.questions.grey.click()
+        assert "not been read so yet" in page.reading._told.text()
+        assert "Read the images again" in page.ready() and not window.next.isEnabled()
+        page.reading.again.click()
+        calm(window)
+        assert page.state.project.grey is grey
+        assert page.state.dataset.images.shape[3] == channels
+        assert page.reading.questions.grey.isChecked() is grey
+        assert not page.reading.again.isEnabled()
 
 
 def test_deep_images_ask_for_their_window(begin, window, tmp_path, calm):
