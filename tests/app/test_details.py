@@ -63,7 +63,7 @@ def texts(widget):
 
 def test_the_few_lines_first_and_the_rest_behind_a_button(begin, ward, qtbot):
     page = begin(ward)
-    assert "9: cannot be decoded (9)" in texts(page.findings)
+    assert "cannot be decoded (9)" in texts(page.findings)
     assert not page.details.look.isVisible() and texts(page.details) == []
     page.details.fold.button.setFocus()
     qtbot.keyClick(page.details.fold.button, Qt.Key.Key_Space)
