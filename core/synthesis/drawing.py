@@ -51,7 +51,7 @@ def from_network(
     """
     check_sampler(sampler, sampler_steps, guidance, churn)
     checkpoint = load_checkpoint(model)
-    network = checkpoint.network.to(hardware.device)
+    network = checkpoint.network.to(hardware.device, memory_format=hardware.layout)
 
     def draw(label: int, first: int, count: int) -> Tensor:
         images = sample(
@@ -105,7 +105,7 @@ def refined(
         sigma, steps: As `diffusion.samplers.refine` has them.
         seed: Public; another than that of `draw`.
     """
-    network = public.network.to(hardware.device).eval()
+    network = public.network.to(hardware.device, memory_format=hardware.layout).eval()
     chosen = cache(rows)
 
     def drawn(label: int, first: int, count: int) -> Tensor:

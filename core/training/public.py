@@ -106,7 +106,9 @@ def train(
         Stopped: when the watcher asks.
     """
     crew = crew or Crew()
-    network.to(hardware.device)
+    # Processes exchange weights as they lie, so theirs lie in the usual way.
+    layout = hardware.layout if crew.size == 1 else torch.contiguous_format
+    network.to(hardware.device, memory_format=layout)
     parameters = [p for p in network.parameters() if p.requires_grad]
     average = [p.detach().clone() for p in parameters]
     optimiser = torch.optim.Adam(parameters, lr=training.learning_rate)
@@ -136,6 +138,7 @@ def train(
         for parameter, averaged in zip(parameters, average, strict=True):
             parameter.copy_(averaged)
             parameter.grad = None
+    network.to(memory_format=torch.contiguous_format)
     return _by_hundredths(losses)
 
 

@@ -77,6 +77,38 @@ def test_a_pause_loses_nothing(tmp_path, step):
     torch.testing.assert_close(weights, expected, rtol=0, atol=1e-7)
 
 
+def test_how_weights_lie_in_memory_changes_speed_alone(monkeypatch):
+    """They are saved and exchanged in the usual way."""
+    _, found = run()
+    monkeypatch.setattr(Hardware, "layout", torch.contiguous_format)
+    torch.testing.assert_close(found, run()[1], rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("device", "precision", "layout"),
+    [
+        ("cpu", torch.float32, torch.channels_last),
+        ("cpu", torch.bfloat16, torch.contiguous_format),
+        ("cuda", torch.float32, torch.contiguous_format),
+    ],
+)
+def test_weights_lie_otherwise_where_that_measured_faster(device, precision, layout):
+    hardware = replace(CPU, device=torch.device(device), precision=precision)
+    assert hardware.layout is layout
+
+
+def test_weights_lie_as_usual_after_training():
+    network, lying = make_network(), []
+    weight = network.unet.conv_in.weight
+    network.register_forward_pre_hook(lambda *_: lying.append(weight.is_contiguous()))
+    train(
+        network, batch, TRAINING, process=Process.usual(Parameterisation.VELOCITY),
+        hardware=CPU, activity="Learning", watcher=Watcher(),
+    )  # fmt: skip
+    assert lying == [False] * STEPS
+    assert all(p.is_contiguous() for p in network.parameters())
+
+
 def test_a_crash_loses_only_what_was_not_kept(tmp_path, monkeypatch):
     monkeypatch.setattr(public, "STATE_EVERY", 2)
     state = tmp_path / "state.safetensors"
