@@ -89,6 +89,11 @@ class Inspection:
             what = "left out" if problem.left_out else "note"
             where = "" if problem.path == "." else f"{problem.path}: "
             lines.append(f"  {what}: {where}{problem.message}")
+        if self.colour:
+            lines.append(
+                "They are read in colour: with --grey as grey ones, which teach more "
+                "where there is no colour to learn."
+            )
         if not self.classes_confirmed:
             lines.append(
                 "The classes were taken from the data: confirm them with --classes."

@@ -125,6 +125,8 @@ def test_a_folder_is_described_in_full(tmp_path):
     assert "left out: a/bad.png" in text
     assert "confirm them" not in text
     assert "confirm them" in inspect(root).text()
+    assert "in colour: with --grey" in text
+    assert "--grey" not in inspect(root, options=ReadOptions(grey=True)).text()
 
 
 def test_images_of_array_files_are_named_by_their_place(tmp_path):
