@@ -328,7 +328,13 @@ def _continue(engine: Engine, workspace: Workspace, watcher: Watcher) -> Opened:
     # A plan of an older version waits until its classes are confirmed.
     if set(project.classes) != set(dataset.class_names):
         return opened
-    plan = engine.make_plan(workspace, project, dataset, watcher)
+    try:
+        plan = engine.make_plan(workspace, project, dataset, watcher)
+    except UserError:
+        if engine.finished(workspace, "training"):
+            raise
+        # It is said again before anything is spent; until then it may be mended here.
+        return opened
     spending = engine.spending(workspace, plan, dataset)
     opened = replace(opened, plan=plan, spending=spending)
     if not engine.finished(workspace, "training"):

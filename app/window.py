@@ -115,6 +115,9 @@ class Window(QMainWindow):
         placed, self._placed = self._placed, None
         if focused in (None, placed) or not self.current.isAncestorOf(focused):
             return
+        # Who comes back to the window finds it as it was.
+        if not QApplication.keyboardModifiers() & Qt.KeyboardModifier.AltModifier:
+            return
         if focused.visibleRegion().isEmpty():
             self.current.reveal(focused)
 

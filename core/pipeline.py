@@ -15,8 +15,7 @@ import uuid
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 
-from core.checkpoints.cards import refuse_exchanged, refuse_private
-from core.checkpoints.scratch import is_scratch
+from core.checkpoints.cards import refuse_private
 from core.data import ImageDataset, ReadOptions, delete_cache, load, parse_options
 from core.data.options import refuse_wrong_unit
 from core.disclosure import audit_facts, public_texts
@@ -136,8 +135,8 @@ def make_plan(
     wishes = wishing.binding_wishes(project) | wishing.recipe_wishes(recipe)
     # PRIVACY: what the plan bounds is one of these units more or less, among these.
     wishes |= {name: getattr(dataset, name) for name in _ABOUT_DATA}
-    if workspace.finished("plan"):
-        kept = workspace.result("plan")
+    kept = workspace.result("plan") if workspace.finished("plan") else {}
+    if kept:
         changed = _changed(kept["wishes"], wishes)
         if not changed:
             plan = planning.plan_from_facts(kept["plan"])
@@ -157,8 +156,7 @@ def make_plan(
         unit_column=dataset.unit_column,
         membership=dataset.membership,
     )
-    if workspace.finished("plan"):
-        _refuse_if_exchanged(workspace.result("plan"), plan)
+    asked = wishing.asked_about(project, plan.checkpoint, kept)
     # Afterwards it would be too late to change what the release may not say.
     check_texts(public_texts(plan, project))
     with open_ledger(workspace) as ledger:
@@ -166,7 +164,7 @@ def make_plan(
     for stage in _AFTER_PLAN:
         shutil.rmtree(workspace.path / stage, ignore_errors=True)
     facts = planning.plan_facts(plan)
-    workspace.finish("plan", {"plan": facts, "wishes": wishes})
+    workspace.finish("plan", {"plan": facts, "wishes": wishes, "asked": asked})
     watcher.progress("Calibrating the noise", 1, 1)
     return plan
 
@@ -191,13 +189,6 @@ def _refuse_if_spent(workspace: Workspace, kept: dict, changed: list[str]) -> No
             f"This project has spent budget under other wishes ({names}): "
             "set them back, or start a new project folder; it spends budget of its own."
         )
-
-
-def _refuse_if_exchanged(kept: dict, plan: Plan) -> None:
-    """What was said of a network does not hold for another that took its place."""
-    before, now = planning.plan_from_facts(kept["plan"]).checkpoint, plan.checkpoint
-    if before and now and before.folder == now.folder and not is_scratch(now.name):
-        refuse_exchanged(now, before)
 
 
 def _spent(workspace: Workspace, kept: dict) -> bool:

@@ -104,7 +104,7 @@ class DatasetPage(Page):
             return self.tr("Read other images, or go back to the project that is open.")
         if not self.classes.settled:
             return self.tr("Confirm the classes to learn.")
-        if self.reading.again.isEnabled():
+        if self.reading.pending:
             return self.tr("Read the images again, or take that change back.")
         if not state.unit_chosen:
             return self.tr("Choose who is protected: each image, or each patient.")

@@ -156,6 +156,9 @@ class ReadingCard(Card):
         self.again.clicked.connect(lambda: self.wanted.emit(self.questions.answers()))
         self._told = label("", "hint")
         self._project: Project | None = None
+        self._demanded: tuple[str, ...] = ()
+        self.pending = False
+        """Whether something is answered otherwise than the images were read."""
         row = QHBoxLayout()
         row.addWidget(self._told, 1)
         row.addWidget(self.again)
@@ -179,6 +182,7 @@ class ReadingCard(Card):
         if deep or project.window:
             wanted.append("window")
         self._project, self._choices = project, dataset.unit_choices
+        self._demanded = ()
         self._reading = dataset.unit_column
         self.questions.ask(wanted, dataset.unit_choices, project)
         if "unit_column" in wanted and dataset.unit_column:
@@ -201,6 +205,7 @@ class ReadingCard(Card):
         answers = self.questions.answers()
         assert self._project is not None
         known = self._project.changed(**answers)
+        self._demanded = tuple(question.wanted)
         wanted = (*self.questions.wanted, *question.wanted)
         self.questions.ask(wanted, self._choices, known)
         self._show_state()
@@ -210,11 +215,16 @@ class ReadingCard(Card):
             return
         project = self._project
         before = {"unit_column": self._reading}
-        changed = any(
-            value != before.get(field, getattr(project, field))
-            for field, value in self.questions.answers().items()
-        )
-        problem = self.questions.problem() if changed else ""
+        answers = self.questions.answers()
+        changed = {
+            field
+            for field, value in answers.items()
+            if value != before.get(field, getattr(project, field))
+        }
+        # Deep images that were left out may stay so, while something else is changed.
+        free = {"window"} - changed - set(self._demanded)
+        problem = self.questions.problem(free) if changed else ""
         unread = self.tr("The images have not been read so yet.") if changed else ""
         self._told.setText(problem or unread)
-        self.again.setEnabled(changed and not problem and self.questions.isEnabled())
+        self.pending = bool(changed) and self.questions.isEnabled()
+        self.again.setEnabled(self.pending and not problem)

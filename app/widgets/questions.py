@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING
 
 from PySide6.QtCore import Signal
@@ -142,13 +142,14 @@ class Questions(QWidget):
             answers["window"] = self.window_field.value
         return answers
 
-    def problem(self) -> str:
-        """What is still to be answered, or empty."""
+    def problem(self, free: Collection[str] = ()) -> str:
+        """What is still to be answered, or empty; but for what may stay open."""
         if self.columns.problem():
             return self.columns.problem()
         if "missing_unit" in self.wanted and not self.missing_unit.value:
             return self.tr("Say what becomes of images without a patient.")
-        if "window" in self.wanted and not self.window_field.value:
+        asks_window = "window" in self.wanted and "window" not in free
+        if asks_window and not self.window_field.value:
             return self.tr("Say which values are shown as black and as white.")
         return ""
 

@@ -124,19 +124,20 @@ def refuse_private(card: CheckpointCard | None) -> None:
         )
 
 
-def refuse_exchanged(found: CheckpointCard, planned: CheckpointCard) -> None:
+def refuse_exchanged(
+    found: CheckpointCard, sha256: str, config_sha256: str = ""
+) -> None:
     """Refuse a network that lies where another one lay when a plan was made.
 
     Args:
         found: Of what lies there now.
-        planned: Of what lay there then; of an older version it may not name its config.
+        sha256, config_sha256: Of what lay there then; the latter "" where an older
+            version did not keep it.
 
     Raises:
-        UserError: when the two are cards of different networks.
+        UserError: when the two are different networks.
     """
-    same = found.sha256 == planned.sha256 and (
-        planned.config_sha256 in ("", found.config_sha256)
-    )
+    same = found.sha256 == sha256 and config_sha256 in ("", found.config_sha256)
     # PRIVACY: that it holds none of the protected people was said of those weights.
     if not same:
         raise UserError(

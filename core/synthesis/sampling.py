@@ -28,7 +28,7 @@ from core.synthesis.drawing import Drawing
 from core.synthesis.quotas import Batch, Quotas
 
 BATCH = 64
-PIXELS_ON_CARD = 512 * 32 * 32
+PIXELS_ON_CARD = 256 * 32 * 32
 """Drawn together on a graphics card, which 64 small images would leave idle."""
 NAMED = "named.json"
 
@@ -102,7 +102,8 @@ def synthesise(
         name: Says of which class an image is: it then goes there, instead of to the
             class that it was drawn for (`quotas`). Post-processing too, as long as
             whoever names them is.
-        batch: How many are drawn together; None for what a processor takes best.
+        batch: How many are drawn together where nobody names them; None for what a
+            processor takes best. Named ones are drawn as many as are named at once.
 
     Raises:
         UserError: for a count below 1, or a full disk.
@@ -111,13 +112,12 @@ def synthesise(
     if per_class < 1:
         raise UserError("The number of images per class must be 1 or more.")
     target = locate(private_folder(folder), class_names, per_class)
-    size = min(batch or BATCH, per_class)
     if name is None:
         _forget_names(target)
-        _draw_all(target, size, draw, hardware, watcher)
+        _draw_all(target, batch or BATCH, draw, hardware, watcher)
         _delete_own(target, beyond=per_class)
         return target
-    return _draw_and_name(target, size, draw, name, hardware, watcher)
+    return _draw_and_name(target, draw, name, hardware, watcher)
 
 
 def _forget_names(target: SyntheticSet) -> None:
@@ -203,7 +203,6 @@ def _draw_missing(
 
 def _draw_and_name(
     target: SyntheticSet,
-    size: int,
     draw: Drawing,
     name: Naming,
     hardware: Hardware,
@@ -214,6 +213,7 @@ def _draw_and_name(
     All that is drawn stays on disk, so that a run that was stopped comes to the same
     end: it names the same images again.
     """
+    size = min(BATCH, target.per_class)
     record = target.folder / NAMED
     stamp = {"per_class": target.per_class, "size": size}
     if record.is_file():

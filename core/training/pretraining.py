@@ -176,6 +176,7 @@ def pretrain(
         dataset = dataset or read()
         if leads:
             facts = {"data": dataset.fingerprint, "seed": seed}
+            facts["groups"] = NETWORKS[recipe.network].groups
             same_wishes(folder, _plain(recipe) | facts)
         network = _fresh(recipe, dataset, seed)
         make(
@@ -273,6 +274,9 @@ def same_wishes(folder: Path, wishes: dict[str, Any]) -> None:
     begun_as = read_json(kept) if kept.is_file() else {}
     if "gradient_norm" in wishes:  # An older version clipped to 1, and did not say so.
         begun_as = {"gradient_norm": 1.0} | begun_as
+    if "groups" in wishes:  # Nor of how many groups the starter's norms had.
+        starter = wishes.get("network", "starter") == "starter"
+        begun_as = {"groups": 32 if starter else wishes["groups"]} | begun_as
     if (folder / STATE).is_file() and begun_as != wishes:
         raise UserError(
             f"{folder} holds a pretraining under other settings or on other images: "

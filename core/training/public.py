@@ -195,12 +195,16 @@ def _gradients(
 
     def work(*part: Tensor) -> tuple[float, list[Tensor]]:
         """Of a part, a portion at a time, so that the batch may be of any size."""
-        told, total = 0.0, [torch.zeros_like(parameter) for parameter in parameters]
+        told, total = 0.0, []
         for portion in zip(*(tensor.split(at_once) for tensor in part), strict=True):
             piece = Views(**dict(zip(_FIELDS, portion, strict=True)))
             share = len(piece.clean) / len(views.clean)
             loss = share * mean_loss(network, piece, process, hardware.autocast())
-            torch._foreach_add_(total, torch.autograd.grad(loss, parameters))
+            gradients = list(torch.autograd.grad(loss, parameters))
+            if total:
+                torch._foreach_add_(total, gradients)
+            else:
+                total = gradients
             told += loss.item()
         return told, total
 

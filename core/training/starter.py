@@ -68,6 +68,7 @@ def pretrain_starter(
         seed=seed,
     )
     wishes = {"images": images, "steps": steps, "batch_size": batch_size, "seed": seed}
+    wishes["groups"] = STARTER_NETWORK.groups
     with team() as crew:
         if crew.rank == LEADER:
             private_folder(folder)

@@ -73,7 +73,7 @@ def public_checkpoint(plan: Plan) -> Checkpoint:
     card = started_from(plan)
     found = load_checkpoint(card.folder)
     if not is_scratch(card.name):
-        refuse_exchanged(found.card, card)
+        refuse_exchanged(found.card, card.sha256, card.config_sha256)
     return found
 
 

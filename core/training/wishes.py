@@ -11,6 +11,7 @@ from core.checkpoints.cards import (
     CONFIG,
     OVERLAP_ANSWERS,
     CheckpointCard,
+    refuse_exchanged,
     refuse_private,
 )
 from core.checkpoints.catalogue import find
@@ -124,7 +125,7 @@ def changes_to_recipe(project: Project) -> tuple[str, ...]:
     if asked != load_recipe(project.recipe):
         told.append(
             f"For an ε as small as {project.epsilon:g} this recipe has settings of its "
-            "own, with less detail: they are used."
+            "own: they are used."
         )
     if project.batch_size is None and found.batch_size != asked.batch_size:
         told.append(
@@ -249,6 +250,37 @@ def refuse_unanswered(project: Project, card: CheckpointCard) -> None:
             + card.pretraining_data.rstrip(".")
             + "."
         )
+
+
+def asked_about(
+    project: Project, card: CheckpointCard | None, kept: dict[str, Any]
+) -> dict[str, list[str]]:
+    """The networks that a project was planned with so far, and this one.
+
+    What was said of one does not hold for another that took its place, also when other
+    plans were made in between.
+
+    Args:
+        project: Names the network of `card`, which is None where it uses none.
+        kept: The facts of the plan before, {} without one; an older version kept no
+            list, but the plan.
+
+    Returns:
+        What the project calls each → the digests of its weights and its config.
+
+    Raises:
+        UserError: when another one is called so by now.
+    """
+    asked = dict(kept.get("asked", ()))
+    before = kept.get("plan", {}).get("checkpoint")
+    if before and not is_scratch(before["name"]):
+        name = kept["wishes"]["checkpoint"]
+        asked.setdefault(name, [before["sha256"], before.get("config_sha256", "")])
+    if card is None or is_scratch(card.name):
+        return asked
+    if project.checkpoint in asked:
+        refuse_exchanged(card, *asked[project.checkpoint])
+    return asked | {project.checkpoint: [card.sha256, card.config_sha256]}
 
 
 def answered_late(before: dict[str, Any], wishes: dict[str, Any]) -> bool:

@@ -90,6 +90,24 @@ def measured(engine, tmp_path):
     return folder
 
 
+def test_wishes_that_are_refused_can_be_mended_in_their_project(engine, tmp_path):
+    """Such as a network that has another in its place; nothing was trained yet."""
+    folder, watcher = tmp_path / "project", Watcher()
+    opened = flow.start_sample(engine, folder, watcher)
+    engine.make_plan(opened.workspace, opened.project, opened.dataset, watcher)
+    engine.close(opened.workspace)
+    engine.fail["make_plan"] = UserError("It is another than the one.")
+    again = flow.continue_project(engine, folder, watcher)
+    assert again.plan is None and len(again.dataset) == len(opened.dataset)
+    engine.close(again.workspace)
+
+
+def test_a_trained_project_that_is_refused_says_so(engine, measured):
+    engine.fail["make_plan"] = UserError("It is another than the one.")
+    with pytest.raises(UserError, match="another than"):
+        flow.continue_project(engine, measured, Watcher())
+
+
 def test_a_report_of_other_images_is_not_shown_and_none_is_made(engine, measured):
     engine.fail["evaluate"] = AssertionError("nobody asked for it")
     opened = flow.continue_project(engine, measured, Watcher())

@@ -9,7 +9,7 @@ import sys
 import textwrap
 
 import pytest
-from PySide6.QtCore import QPoint, Qt
+from PySide6.QtCore import QPoint, Qt, QTimer
 from PySide6.QtWidgets import (
     QAbstractButton,
     QAbstractItemView,
@@ -280,9 +280,24 @@ def test_a_letter_leads_to_what_lies_below_the_fold(at, window, qtbot):
     window._areas[0].verticalScrollBar().setValue(0)
     qtbot.waitUntil(lambda: page.number.visibleRegion().isEmpty())
     qtbot.keyClick(window, Qt.Key.Key_D, Qt.KeyboardModifier.AltModifier)
+    qtbot.keyRelease(window, Qt.Key.Key_Alt)
     assert window.focusWidget() is page.number
     qtbot.waitUntil(lambda: not page.number.visibleRegion().isEmpty())
     assert window._areas[0].verticalScrollBar().value() > 0
+
+
+def test_focus_that_comes_back_moves_nothing(at, window, qtbot):
+    page = at("dataset")
+    window.resize(900, 640)
+    bar = window._areas[0].verticalScrollBar()
+    bar.setValue(0)
+    qtbot.waitUntil(lambda: page.number.visibleRegion().isEmpty())
+    window.next.setFocus()
+    page.number.setFocus(Qt.FocusReason.ActiveWindowFocusReason)
+    # What scrolls does so once these events are through.
+    scrolled = []
+    QTimer.singleShot(0, lambda: scrolled.append(bar.value()))
+    qtbot.waitUntil(lambda: scrolled == [0])
 
 
 def test_enter_presses_next(at, window, qtbot):

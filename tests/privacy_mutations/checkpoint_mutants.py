@@ -17,8 +17,8 @@ CHECKPOINT_MUTANTS = (
     Mutant(
         name="another checkpoint than the one that was asked about cleans the pictures",
         file="checkpoints/cards.py",
-        correct="same = found.sha256 == planned.sha256 and (",
-        wrong="same = found.name == planned.name and (",
+        correct="same = found.sha256 == sha256 and ",
+        wrong="same = ",
         tests=(
             "training/test_pictures.py::test_a_network_that_was_replaced_draws_nothing",
         ),
@@ -26,7 +26,7 @@ CHECKPOINT_MUTANTS = (
     Mutant(
         name="the planned weights compute something else than was planned",
         file="checkpoints/cards.py",
-        correct='planned.config_sha256 in ("", found.config_sha256)',
+        correct='config_sha256 in ("", found.config_sha256)',
         wrong="True",
         tests=(
             "training/test_pictures.py::test_another_config_is_another_network_than_"
@@ -81,9 +81,19 @@ CHECKPOINT_MUTANTS = (
     ),
     Mutant(
         name="an answer about one checkpoint holds for another that took its place",
-        file="pipeline.py",
-        correct="before.folder == now.folder and not is_scratch(now.name)",
-        wrong="False",
+        file=WISHES,
+        correct="    if project.checkpoint in asked:\n",
+        wrong="    if False:\n",
+        tests=(
+            "test_pipeline.py::test_what_was_said_of_a_network_is_not_said_of_another_"
+            "in_its_place",
+        ),
+    ),
+    Mutant(
+        name="a plan without a network lets the one that was asked about be forgotten",
+        file=WISHES,
+        correct='asked = dict(kept.get("asked", ()))',
+        wrong="asked = {}",
         tests=(
             "test_pipeline.py::test_what_was_said_of_a_network_is_not_said_of_another_"
             "in_its_place",

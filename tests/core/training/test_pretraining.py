@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -185,6 +186,24 @@ def test_a_state_from_before_the_norm_was_told_was_clipped_to_1(tmp_path, norm, 
         return
     with pytest.raises(UserError, match="under other settings"):
         same_wishes(tmp_path, {"steps": 3, "gradient_norm": norm})
+
+
+@pytest.mark.parametrize(
+    ("network", "groups", "same"),
+    [("starter", 8, False), ("starter", 32, True), ("dpdm-grey", 8, True)],
+)
+def test_a_state_from_before_the_groups_were_told_is_of_the_networks_of_then(
+    tmp_path, network, groups, same
+):
+    """Its weights fit the network of today, and would mean something else in it."""
+    (tmp_path / STATE).touch()
+    wishes = {"steps": 3, "network": network}
+    (tmp_path / "wishes.json").write_text(json.dumps(wishes))
+    if same:
+        same_wishes(tmp_path, wishes | {"groups": groups})
+        return
+    with pytest.raises(UserError, match="under other settings"):
+        same_wishes(tmp_path, wishes | {"groups": groups})
 
 
 @pytest.mark.parametrize("data", ["", "  "])
