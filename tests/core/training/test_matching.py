@@ -275,7 +275,8 @@ def test_they_come_near_to_the_real_features():
         for found in (plain, moments)
     )
     assert after.abs().max() <= 1
-    assert gap(after, labels, dataset) < 0.6 * gap(before, labels, dataset)
+    # 0.57 to 0.62 in 24 runs, whose noise is fresh; 1 where nothing is moved.
+    assert gap(after, labels, dataset) < 0.75 * gap(before, labels, dataset)
 
 
 def two_kinds(count: int) -> torch.Tensor:
