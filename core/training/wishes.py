@@ -278,6 +278,7 @@ def asked_about(
         asked.setdefault(name, [before["sha256"], before.get("config_sha256", "")])
     if card is None or is_scratch(card.name):
         return asked
+    # PRIVACY: an answer is about the weights that it was given for.
     if project.checkpoint in asked:
         refuse_exchanged(card, *asked[project.checkpoint])
     return asked | {project.checkpoint: [card.sha256, card.config_sha256]}

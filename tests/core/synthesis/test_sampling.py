@@ -88,6 +88,18 @@ def test_a_set_is_whole_in_batches_of_any_size(model, tmp_path, batch):
     }
 
 
+def test_named_pictures_are_the_same_on_every_device(model, tmp_path):
+    """A set that is finished is not drawn anew where more are drawn together."""
+
+    def dark(images):
+        return torch.zeros(len(images), dtype=torch.long)
+
+    draw(model, tmp_path / "a", name=dark, batch=2)
+    before = contents(tmp_path / "a")
+    draw(model, tmp_path / "a", name=dark, batch=4)
+    assert contents(tmp_path / "a") == before
+
+
 def test_a_stopped_run_goes_on_and_ends_the_same(model, tmp_path):
     draw(model, tmp_path / "whole")
     reports = []
