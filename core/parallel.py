@@ -162,3 +162,17 @@ def workers(hardware: Hardware) -> Iterator[Workers]:
     finally:
         torch.set_num_threads(before)
         pool.close()
+
+
+def out_of_memory(error: RuntimeError) -> bool:
+    """Whether memory ran out, on a graphics card or on the CPU."""
+    said = str(error)
+    return isinstance(error, torch.OutOfMemoryError) or (
+        "can't allocate memory" in said or "ALLOC_FAILED" in said
+    )
+
+
+def free_memory() -> None:
+    """Let go of what a graphics card keeps for later, so that smaller pieces fit."""
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

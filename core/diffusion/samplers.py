@@ -21,6 +21,7 @@ from core.diffusion.networks import DenoisingNetwork
 from core.diffusion.process import Process
 from core.diffusion.schedules import TIMESTEPS
 from core.errors import UserError
+from core.parallel import free_memory, out_of_memory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,7 +208,8 @@ def sample(
         float32 [n, c, H, W], about in [-1, 1].
 
     Raises:
-        UserError: for guidance with a network that has no null class.
+        UserError: for guidance with a network that has no null class, or when memory
+            does not suffice for one image.
     """
     config = network.config
     if guidance and config.null_label is None:
@@ -253,6 +255,9 @@ def refine(
 
     Returns:
         float32 [n, c, H, W], about in [-1, 1].
+
+    Raises:
+        UserError: when memory does not suffice for one image.
     """
     levels = torch.linspace(math.log(sigma), math.log(LAST_SIGMA), steps).exp()
 
@@ -274,7 +279,9 @@ def _denoiser(
 ) -> Callable[[Tensor, float], Tensor]:  # fmt: skip
     """D(x; σ), from whatever the network predicts."""
 
-    def predict(inputs: Tensor, time: Tensor) -> Tensor:
+    rows = len(labels)
+
+    def predict(inputs: Tensor, time: Tensor, labels: Tensor) -> Tensor:
         with autocast:
             if not guidance:
                 return network(inputs, time.expand(len(labels)), labels).float()
@@ -285,11 +292,29 @@ def _denoiser(
         named, unnamed = answer.float().chunk(2)
         return named + guidance * (named - unnamed)
 
+    def in_portions(inputs: Tensor, time: Tensor) -> Tensor:
+        """All rows; from when memory runs out, half as many of them at a time."""
+        nonlocal rows
+        while True:
+            pairs = zip(inputs.split(rows), labels.split(rows), strict=True)
+            try:
+                return torch.cat([predict(part, time, named) for part, named in pairs])
+            except RuntimeError as error:
+                if not out_of_memory(error):
+                    raise
+            if rows == 1:
+                raise UserError(
+                    "Memory does not suffice to draw a single image: close other "
+                    "programs, or choose a smaller checkpoint."
+                )
+            rows //= 2
+            free_memory()
+
     def denoise(images: Tensor, sigma: float) -> Tensor:
         at = torch.tensor(sigma, dtype=torch.float64)
         by = process.coefficients(at)
         time = process.schedule.time(at).float().to(labels.device)
-        answer = predict(by.scale.item() * images, time)
+        answer = in_portions(by.scale.item() * images, time)
         return by.skip.item() * images + by.out.item() * answer
 
     return denoise

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from core.parallel import Hardware, workers
+from core.parallel import Hardware, free_memory, out_of_memory, workers
 from core.privacy.clipping import batched_clipped_sum
 from core.privacy.gradients.rows import Problem, UnitRows
 from core.privacy.gradients.strategies import Compute, Strategy, strategy_named
@@ -131,8 +131,7 @@ class _Batcher:
                 if self.rows_at_once == 1 or not out_of_memory(error):
                     raise
                 self.rows_at_once //= 2
-                if torch.cuda.is_available():
-                    torch.cuda.empty_cache()
+                free_memory()
                 continue
             # Of the same name: who uses the list up must not leave a second one here.
             gradients = [gradient[: len(portion)] for gradient in gradients]
@@ -150,11 +149,3 @@ class _Batcher:
                 torch._foreach_add_(total, gradients)
         assert total is not None, "a unit without rows"
         return total
-
-
-def out_of_memory(error: RuntimeError) -> bool:
-    """Whether memory ran out, on a graphics card or on the CPU."""
-    said = str(error)
-    return isinstance(error, torch.OutOfMemoryError) or (
-        "can't allocate memory" in said or "ALLOC_FAILED" in said
-    )

@@ -14,15 +14,10 @@ import numpy as np
 import torch
 
 from core.errors import UserError
-from core.parallel import Hardware
+from core.parallel import Hardware, out_of_memory
 from core.privacy.gradients.rows import Problem, UnitRows
 from core.privacy.gradients.strategies import STRATEGIES, Strategy, strategy_named
-from core.privacy.gradients.sums import (
-    PORTIONS,
-    Pace,
-    clipped_sums,
-    out_of_memory,
-)
+from core.privacy.gradients.sums import PORTIONS, Pace, clipped_sums
 
 SECONDS = 3.0
 """After so long no further candidate is tried."""

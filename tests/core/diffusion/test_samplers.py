@@ -259,6 +259,51 @@ def test_guidance_needs_a_null_class():
         draw(make_network(), "v", "ddim", 1, guidance=1.0)
 
 
+class Small(nn.Module):
+    """A network on a card with memory for so many rows."""
+
+    def __init__(self, network: nn.Module, rows: int) -> None:
+        super().__init__()
+        self.network, self.rows, self.config = network, rows, network.config
+        self.asked: list[int] = []
+
+    def forward(self, inputs, times, labels):
+        self.asked.append(len(inputs))
+        if len(inputs) > self.rows:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return self.network(inputs, times, labels)
+
+
+@pytest.mark.parametrize(("rows", "guidance"), [(3, 0.0), (1, 0.0), (2, 1.0)])
+def test_when_memory_runs_out_fewer_rows_at_a_time_give_the_same(rows, guidance):
+    network = adapt_classes(
+        make_network(), 3, generator=torch.Generator(), null_class=True
+    )
+    wishes = {"labels": torch.tensor([0, 2, 1, 1, 0]), "guidance": guidance}
+    small = Small(network, rows)
+    images = draw(small, "v", "ddim", 3, **wishes)
+    torch.testing.assert_close(images, draw(network, "v", "ddim", 3, **wishes))
+    # Once it is known how many go through, no more are tried.
+    tries = [asked for asked in small.asked if asked > rows]
+    assert tries == small.asked[: len(tries)]
+
+
+def test_no_memory_for_one_image_is_said():
+    with pytest.raises(UserError, match="single image"):
+        draw(Small(make_network(), 0), "v", "ddim", 3)
+
+
+def test_another_error_of_the_network_is_not_taken_for_it():
+    class Broken(nn.Module):
+        config = CONFIG
+
+        def forward(self, *_):
+            raise RuntimeError("shapes do not match")
+
+    with pytest.raises(RuntimeError, match="shapes"):
+        draw(Broken(), "v", "ddim", 3)
+
+
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
