@@ -2,55 +2,24 @@
 
 from __future__ import annotations
 
-import hypothesis.strategies as st
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
-from hypothesis.extra.numpy import arrays
 
 from core.privacy.central import sum_of_images
 from core.privacy.moments import Contributions
-
-CLASSES, WIDTH, OTHERS = 3, 4, 5
-
-hostile = st.one_of(
-    st.floats(width=32), st.sampled_from([0.0, 1e30, -3e38, 1e-40, 0.5])
-)
-images = st.integers(1, 4).flatmap(
-    lambda count: st.tuples(
-        arrays(np.float32, (count, WIDTH), elements=hostile),
-        arrays(np.int64, count, elements=st.integers(0, CLASSES - 1)),
-    )
-)
-
-
-def others() -> Contributions:
-    generator = torch.Generator().manual_seed(0)
-    return Contributions(
-        coefficients=torch.randn(OTHERS, WIDTH, generator=generator),
-        labels=torch.arange(OTHERS) % CLASSES,
-        weights=torch.ones(OTHERS),
-        classes=CLASSES,
-    )
+from tests.core.privacy.neighbours import CLASSES, WIDTH, others, units, with_unit
 
 
 def moved_by(vectors: np.ndarray, labels: np.ndarray) -> torch.Tensor:
-    """By one more unit, whose images share a weight of 1."""
-    before = others()
-    after = Contributions(
-        coefficients=torch.cat([before.coefficients, torch.from_numpy(vectors)]),
-        labels=torch.cat([before.labels, torch.from_numpy(labels)]),
-        weights=torch.cat(
-            [before.weights, torch.full((len(labels),), 1 / len(labels))]
-        ),
-        classes=CLASSES,
-    )
-    return sum_of_images(after).double() - sum_of_images(before).double()
+    """By one more unit."""
+    after = sum_of_images(with_unit(vectors, labels))
+    return after.double() - sum_of_images(others()).double()
 
 
 @settings(max_examples=200, deadline=None)
-@given(unit=images)
+@given(unit=units)
 def test_a_unit_moves_the_sum_by_at_most_one(unit):
     assert float(moved_by(*unit).norm()) <= 1 + 1e-6
 

@@ -17,40 +17,14 @@ from core.privacy.moments import (
     sum_of_squares,
     unstack,
 )
-
-CLASSES, WIDTH, OTHERS = 3, 4, 5
-
-hostile = st.one_of(
-    st.floats(width=32), st.sampled_from([0.0, 1e30, -3e38, 1e-40, 14.0])
+from tests.core.privacy.neighbours import (
+    CLASSES,
+    OTHERS,
+    WIDTH,
+    others,
+    units,
+    with_unit,
 )
-images = st.integers(1, 4).flatmap(
-    lambda count: st.tuples(
-        arrays(np.float32, (count, WIDTH), elements=hostile),
-        arrays(np.int64, count, elements=st.integers(0, CLASSES - 1)),
-    )
-)
-
-
-def others() -> Contributions:
-    generator = torch.Generator().manual_seed(0)
-    return Contributions(
-        coefficients=torch.randn(OTHERS, WIDTH, generator=generator),
-        labels=torch.arange(OTHERS) % CLASSES,
-        weights=torch.ones(OTHERS),
-        classes=CLASSES,
-    )
-
-
-def with_unit(coefficients: np.ndarray, labels: np.ndarray) -> Contributions:
-    """The others and one more unit, whose images share a weight of 1."""
-    before = others()
-    weights = torch.full((len(labels),), 1 / len(labels))
-    return Contributions(
-        coefficients=torch.cat([before.coefficients, torch.from_numpy(coefficients)]),
-        labels=torch.cat([before.labels, torch.from_numpy(labels)]),
-        weights=torch.cat([before.weights, weights]),
-        classes=CLASSES,
-    )
 
 
 def crowd(count: int) -> Contributions:
@@ -96,7 +70,7 @@ def norm_of(difference: torch.Tensor) -> float:
 
 
 @settings(max_examples=150, deadline=None)
-@given(unit=images, clip_norm=st.sampled_from([0.5, 14.0]))
+@given(unit=units, clip_norm=st.sampled_from([0.5, 14.0]))
 def test_a_unit_moves_the_sum_of_means_by_at_most_one(unit, clip_norm):
     moved = sum_of_means(with_unit(*unit), clip_norm) - sum_of_means(
         others(), clip_norm
@@ -106,7 +80,7 @@ def test_a_unit_moves_the_sum_of_means_by_at_most_one(unit, clip_norm):
 
 @settings(max_examples=150, deadline=None)
 @given(
-    unit=images,
+    unit=units,
     clip_norm=st.sampled_from([0.5, 14.0]),
     means=arrays(np.float32, (CLASSES, WIDTH), elements=st.floats(-50, 50, width=32)),
 )

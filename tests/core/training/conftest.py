@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from core.events import Watcher
 from core.privacy.ledger import Ledger
-from core.training import purse
+from core.training import purse, trainer
+from tests.core.tiny import make_dataset
 
 
 @pytest.fixture
@@ -28,3 +30,16 @@ def quick_accountant(monkeypatch):
     monkeypatch.setattr(
         purse, "epsilon", lambda charges, *_: float(sum(c.count for c in charges))
     )
+
+
+@pytest.fixture
+def tune(folder, ledger, quick_accountant):
+    """Fine-tunes by a plan, on the usual images where no others are given."""
+
+    def run(plan, dataset=None, watcher=None):
+        return trainer.fine_tune(
+            plan, make_dataset() if dataset is None else dataset, folder, ledger,
+            device="cpu", watcher=watcher or Watcher(),
+        )  # fmt: skip
+
+    return run

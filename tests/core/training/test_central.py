@@ -13,7 +13,7 @@ from core.events import Watcher
 from core.privacy.accounting import epsilon
 from core.privacy.budget import PrivacyUnit
 from core.training import central as room
-from core.training import trainer, warmup
+from core.training import warmup
 from core.training.binding import bind, charges_of
 from core.training.central import draw_central, finished, load_central, save_central
 from core.training.purse import Purse
@@ -143,17 +143,6 @@ def test_the_purse_tells_draws_from_steps(tmp_path, ledger):
     assert Purse(make_plan(tmp_path), "data", ledger).central_left() == 0
 
 
-@pytest.fixture
-def tune(folder, ledger, quick_accountant):
-    def run(plan, **watcher):
-        return trainer.fine_tune(
-            plan, make_dataset(), folder, ledger, device="cpu",
-            watcher=Watcher(**watcher),
-        )  # fmt: skip
-
-    return run
-
-
 def charged(plan, ledger) -> dict[str, int]:
     kinds = {
         plan.central.mechanism.charge(1): "draws",
@@ -168,7 +157,7 @@ def charged(plan, ledger) -> dict[str, int]:
 def test_a_run_draws_learns_and_charges_each_once(tune, tmp_path, ledger, folder):
     plan = make_plan(tmp_path, central=True, central_images=128)
     heard = []
-    tuned = tune(plan, report=lambda p: heard.append(p.activity))
+    tuned = tune(plan, watcher=Watcher(report=lambda p: heard.append(p.activity)))
     assert charged(plan, ledger) == {"draws": 3, "steps": 3}
     assert (tuned.updates, tuned.steps_charged) == (3, 3)
     assert len(load_central(folder / "central.safetensors")) == 3
@@ -202,7 +191,7 @@ def test_a_crash_loses_a_draw_and_no_more(
 def test_a_stop_between_two_draws_goes_on_with_the_next(tune, tmp_path, ledger):
     plan = make_plan(tmp_path, central=True, central_images=64)
     with pytest.raises(Stopped):
-        tune(plan, stop_requested=lambda: True)
+        tune(plan, watcher=Watcher(stop_requested=lambda: True))
     assert charged(plan, ledger) == {"draws": 1, "steps": 0}
     tune(plan)
     assert charged(plan, ledger) == {"draws": 3, "steps": 3}

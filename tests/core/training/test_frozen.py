@@ -10,11 +10,10 @@ from core.checkpoints.store import load_checkpoint
 from core.errors import Stopped, UserError
 from core.events import Watcher
 from core.plan_words import adapters, frozen_parts
-from core.training import trainer
 from core.training.frozen import START, narrow, trained_parameters
 from core.training.state import TrainingState, load_newest
 from core.training.warmup import public_network
-from tests.core.tiny import make_dataset, make_network, make_plan
+from tests.core.tiny import make_network, make_plan
 
 pytestmark = pytest.mark.usefixtures("quick_accountant")
 
@@ -29,7 +28,9 @@ CONVOLUTION = "unet.conv_in.weight"
 
 
 @pytest.fixture
-def tune(folder, ledger):
+def trained(tune):
+    """The weights that so many steps of a plan come to."""
+
     def run(plan, stop_after=100):
         seen = []
         watcher = Watcher(
@@ -38,9 +39,7 @@ def tune(folder, ledger):
             ),
             stop_requested=lambda: sum(seen) >= stop_after,
         )
-        tuned = trainer.fine_tune(
-            plan, make_dataset(), folder, ledger, device="cpu", watcher=watcher
-        )
+        tuned = tune(plan, watcher=watcher)
         return load_checkpoint(tuned.folder).network.state_dict()
 
     return run
@@ -48,10 +47,10 @@ def tune(folder, ledger):
 
 @pytest.mark.parametrize("choice", CHOICES)
 def test_only_the_choice_is_trained_and_it_is_saved_merged(
-    tune, tmp_path, folder, choice
+    trained, tmp_path, folder, choice
 ):
     plan = make_plan(tmp_path, moments=True, **CHOICES[choice])
-    model, start = tune(plan), load_file(folder / START)
+    model, start = trained(plan), load_file(folder / START)
     assert model.keys() == start.keys()
     moved = {name for name in model if not torch.equal(model[name], start[name])}
     assert CONVOLUTION not in moved and QUERY in moved
@@ -61,8 +60,8 @@ def test_only_the_choice_is_trained_and_it_is_saved_merged(
         assert torch.linalg.matrix_rank(difference, atol=1e-6) <= 2
 
 
-def test_the_adapters_averages_are_what_is_merged(tune, tmp_path, folder):
-    model = tune(make_plan(tmp_path, **CHOICES["adapters"]))
+def test_the_adapters_averages_are_what_is_merged(trained, tmp_path, folder):
+    model = trained(make_plan(tmp_path, **CHOICES["adapters"]))
     start = load_file(folder / START)
     network = make_adapted(folder)
     state = TrainingState.start(network)
@@ -78,31 +77,31 @@ def make_adapted(folder) -> list[torch.Tensor]:
 
 
 def test_the_warm_up_trains_everything_and_a_resume_keeps_what_it_did(
-    tune, tmp_path, folder
+    trained, tmp_path, folder
 ):
     """The states hold the adapters only; the rest must not fall back to the public."""
     plan = make_plan(tmp_path, moments=True, **CHOICES["adapters"])
     with pytest.raises(Stopped):
-        tune(plan, stop_after=1)
+        trained(plan, stop_after=1)
     start = load_file(folder / START)
     public = public_network(plan).state_dict()
     assert not torch.equal(start[CONVOLUTION], public[CONVOLUTION])
-    model = tune(plan)
+    model = trained(plan)
     assert torch.equal(model[CONVOLUTION], start[CONVOLUTION])
     assert not torch.equal(model[QUERY], start[QUERY])
 
 
 @pytest.mark.parametrize("damage", ["gone", "cut"])
-def test_a_start_that_is_damaged_or_gone_is_refused(tune, tmp_path, folder, damage):
+def test_a_start_that_is_damaged_or_gone_is_refused(trained, tmp_path, folder, damage):
     plan = make_plan(tmp_path, **CHOICES["adapters"])
     with pytest.raises(Stopped):
-        tune(plan, stop_after=1)
+        trained(plan, stop_after=1)
     if damage == "gone":
         (folder / START).unlink()
     else:
         (folder / START).write_bytes((folder / START).read_bytes()[:100])
     with pytest.raises(UserError, match=START):
-        tune(plan)
+        trained(plan)
 
 
 def test_a_resume_leaves_the_weights_where_they_are(tmp_path, folder):
@@ -120,14 +119,14 @@ def test_a_resume_leaves_the_weights_where_they_are(tmp_path, folder):
     assert networks[1].unet.conv_in.weight.any()
 
 
-def test_everything_needs_no_start(tune, tmp_path, folder):
-    tune(make_plan(tmp_path))
+def test_everything_needs_no_start(trained, tmp_path, folder):
+    trained(make_plan(tmp_path))
     assert not (folder / START).exists()
 
 
-def test_how_many_numbers_were_trained(tune, tmp_path, folder):
+def test_how_many_numbers_were_trained(trained, tmp_path, folder):
     plan = make_plan(tmp_path, **CHOICES["adapters"])
-    tune(plan)
+    trained(plan)
     assert trained_parameters(folder / "model", plan.recipe) == 4 * 2 * 16 * 2
     whole = make_plan(tmp_path / "all").recipe
     card = load_checkpoint(folder / "model").card

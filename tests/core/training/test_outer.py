@@ -35,17 +35,6 @@ def few_pictures(monkeypatch):
 
 
 @pytest.fixture
-def tune(folder, ledger):
-    def run(plan, dataset=None, watcher=None):
-        return trainer.fine_tune(
-            plan, dataset or make_dataset(), folder, ledger, device="cpu",
-            watcher=watcher or Watcher(),
-        )  # fmt: skip
-
-    return run
-
-
-@pytest.fixture
 def shown(monkeypatch):
     """(image as bytes, its timesteps) of all that the steps were shown."""
     found, real = [], gradients.make_views

@@ -16,7 +16,7 @@ from core.privacy.accounting import Charge, epsilon
 from core.privacy.budget import PrivacyUnit
 from core.training import moments as moments_room
 from core.training import teacher as room
-from core.training import trainer, warmup
+from core.training import warmup
 from core.training.binding import bind, charges_of
 from core.training.moments import release_moments
 from core.training.plan import make_plan, plan_facts, plan_from_facts
@@ -253,17 +253,6 @@ def test_the_purse_tells_its_releases_from_the_moments(tmp_path, ledger):
 # Within a run.
 
 
-@pytest.fixture
-def tune(folder, ledger, quick_accountant):
-    def run(plan, **watcher):
-        return trainer.fine_tune(
-            plan, make_dataset(), folder, ledger, device="cpu",
-            watcher=Watcher(**watcher),
-        )  # fmt: skip
-
-    return run
-
-
 def charged(plan, ledger) -> tuple[int, int]:
     """(releases of the teacher, DP-SGD steps)"""
     found = ledger.charged(make_dataset().fingerprint, run=plan.run)
@@ -293,7 +282,7 @@ def test_a_run_teaches_and_charges_each_release_once(
 ):
     plan = tiny.make_plan(tmp_path, moments=True, teacher=True)
     heard = []
-    tuned = tune(plan, report=lambda p: heard.append(p.activity))
+    tuned = tune(plan, watcher=Watcher(report=lambda p: heard.append(p.activity)))
     assert charged(plan, ledger) == (4, 3) and len(performed[0]) == 4
     assert set(ledger.charged(make_dataset().fingerprint)) == set(plan.charges())
     assert (tuned.updates, tuned.steps_charged) == (3, 3)
@@ -342,7 +331,7 @@ def test_a_crash_while_it_is_kept_does_not_release_again(
 def test_a_stop_goes_on_with_the_next_release(tune, tmp_path, ledger, performed):
     plan = tiny.make_plan(tmp_path, moments=True, teacher=True)
     with pytest.raises(Stopped):
-        tune(plan, stop_requested=lambda: bool(performed[0]))
+        tune(plan, watcher=Watcher(stop_requested=lambda: bool(performed[0])))
     assert charged(plan, ledger) == (1, 0)
     tune(plan)
     assert charged(plan, ledger) == (4, 3) and len(performed[0]) == 4

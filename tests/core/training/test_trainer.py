@@ -35,16 +35,6 @@ def dataset():
     return make_dataset()
 
 
-@pytest.fixture
-def tune(dataset, folder, ledger):
-    def run(plan, watcher=None):
-        return trainer.fine_tune(
-            plan, dataset, folder, ledger, device="cpu", watcher=watcher or Watcher()
-        )
-
-    return run
-
-
 def counted(ledger, plan, dataset) -> tuple[int, int]:
     """(moment releases, steps) that the ledger charged."""
     charges = ledger.charged(dataset.fingerprint, plan.terms, plan.run)
@@ -126,7 +116,7 @@ def test_two_runs_of_one_plan_share_no_noise(tmp_path, ledger, dataset):
 def test_pause_and_resume_charge_no_step_twice(tune, tmp_path, ledger, dataset):
     plan = make_plan(tmp_path)
     with pytest.raises(Stopped):
-        tune(plan, stop_at(1))
+        tune(plan, watcher=stop_at(1))
     assert counted(ledger, plan, dataset) == (0, 1)
     tuned = tune(plan)
     assert counted(ledger, plan, dataset) == (0, STEPS)
@@ -182,7 +172,7 @@ def test_a_run_begun_again_draws_other_units(tmp_path, tune, folder, monkeypatch
     for run in range(4):
         torch.manual_seed(0)
         with pytest.raises(Stopped):
-            tune(replace(plan, run=str(run)), stop_at(1))
+            tune(replace(plan, run=str(run)), watcher=stop_at(1))
         for left in folder.glob("state-*"):
             left.unlink()
     assert len(set(drawn)) > 1
@@ -265,7 +255,7 @@ def test_asked_to_stop_within_the_moments_it_stops_and_goes_on(
         return True
 
     with pytest.raises(Stopped):
-        tune(plan, Watcher(stop_requested=stop))
+        tune(plan, watcher=Watcher(stop_requested=stop))
     assert asked[0] == (2, 0)
     tuned = tune(plan)
     assert counted(ledger, plan, dataset) == (2, STEPS)
@@ -332,7 +322,7 @@ def test_a_full_disk_leaves_the_older_state_and_the_run_goes_on(
 ):
     plan = make_plan(tmp_path)
     with pytest.raises(Stopped):
-        tune(plan, stop_at(1))
+        tune(plan, watcher=stop_at(1))
     before = {path.name: path.read_bytes() for path in folder.glob("state-*")}
 
     def full(*_):
@@ -341,7 +331,7 @@ def test_a_full_disk_leaves_the_older_state_and_the_run_goes_on(
     with monkeypatch.context() as patch:
         patch.setattr(os, point, full)
         with pytest.raises(UserError, match="disk is full"):
-            tune(plan, stop_at(1))
+            tune(plan, watcher=stop_at(1))
     assert {p.name: p.read_bytes() for p in folder.glob("state-*")} == before
     assert counted(ledger, plan, dataset) == (0, 2)
     tuned = tune(plan)
@@ -350,7 +340,7 @@ def test_a_full_disk_leaves_the_older_state_and_the_run_goes_on(
 
 def test_the_watcher_hears_of_public_figures_only(tune, tmp_path):
     heard = []
-    tune(make_plan(tmp_path, moments=True), Watcher(report=heard.append))
+    tune(make_plan(tmp_path, moments=True), watcher=Watcher(report=heard.append))
     names = {name for progress in heard for name in progress.figures}
     assert names == {"epsilon"}
     # Equal for every data set of this declared size: totals tell nothing either.
