@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from core.diffusion.networks import DenoisingNetwork
 from core.errors import UserError
 
-ALL = "all"
+ALL, LABELS = "all", "label embedding"
 
 PARTS: dict[str, str] = {
     ALL: "",
     "attention": r"\.attentions\.",
-    "label embedding": r"^unet\.class_embedding\.",
+    LABELS: r"^unet\.class_embedding\.",
     "time embedding": r"^unet\.time_embedding\.",
     "first convolution": r"^unet\.conv_in\.",
     "last convolution": r"^unet\.conv(_norm)?_out\.",

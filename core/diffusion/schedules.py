@@ -5,8 +5,8 @@ noisy image x_t = √ᾱ_t·x_0 + √(1−ᾱ_t)·ε of the discrete processes i
 by √ᾱ_t, with σ² = (1−ᾱ_t)/ᾱ_t (Karras et al. 2022, sec. 2 and Table 1).
 
 A timestep is a number in [0, 1000), whatever the schedule: it is the quantile, in
-thousandths, of the noise levels as they were trained. A mixture of timesteps therefore
-means the same for all of them.
+thousandths, of the noise levels as they were trained. The same timestep is therefore
+another noise level on another schedule (`TimestepMixture.on`).
 """
 
 from __future__ import annotations
@@ -24,6 +24,10 @@ from core.errors import UserError
 TIMESTEPS = 1000
 BETA_FIRST, BETA_LAST = 1e-4, 0.02
 LARGEST_COUNT = 10_000
+LARGEST_SIGMA = math.exp(5.1)
+"""Where sampling begins at most. A cosine chain goes on to 20,000, where an error of
+1 % in a predicted ε is one of 200 pixel ranges in the image, which no later step takes
+back. diffusers advises the same (`lambda_min_clipped`); a linear chain ends at 157."""
 
 
 class Schedule(Protocol):
@@ -77,6 +81,11 @@ class DiscreteSchedule:
                 f"A noise schedule has between 2 and {LARGEST_COUNT:,} timesteps, not "
                 f"{self.count}."
             )
+        if self.curve == "linear" and self.count <= TIMESTEPS * BETA_LAST:
+            raise UserError(
+                f"A linear noise schedule of {self.count} timesteps would end beyond "
+                f"pure noise: it needs more than {TIMESTEPS * BETA_LAST:g}."
+            )
 
     @property
     def name(self) -> str:
@@ -95,11 +104,16 @@ class DiscreteSchedule:
         return index * (TIMESTEPS / self.count) if self.rescaled else index
 
     def levels(self, steps: int) -> Tensor:
-        """Evenly spaced, the noisiest included (Lin et al. 2024, sec. 3.3)."""
-        steps = min(steps, self.count)
-        down = torch.arange(steps, dtype=torch.float64) * (self.count / steps)
-        last = (self.count - down).round().long()
-        return _chain(self.curve, self.count)[last - 1]
+        """Evenly spaced, the noisiest included (Lin et al. 2024, sec. 3.3).
+
+        No more of them than the chain has up to `LARGEST_SIGMA`.
+        """
+        chain = _chain(self.curve, self.count)
+        count = int((chain <= LARGEST_SIGMA).sum())
+        steps = min(steps, count)
+        down = torch.arange(steps, dtype=torch.float64) * (count / steps)
+        last = (count - down).round().long()
+        return chain[last - 1]
 
 
 @cache

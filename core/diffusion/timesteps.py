@@ -8,7 +8,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from core.diffusion.schedules import TIMESTEPS
+from core.diffusion.schedules import TIMESTEPS, DiscreteSchedule, Schedule
 from core.errors import UserError
 
 
@@ -21,7 +21,8 @@ class TimestepMixture:
 
     Attributes:
         weights: w_1 … w_k, each ≥ 0, of sum 1.
-        bounds: l_1, u_1 = l_2, …, u_k: rising integers from 0 to 1000.
+        bounds: l_1, u_1 = l_2, …, u_k: rising integers from 0 to 1000, those of the
+            linear chain, on which the paper trains.
 
     Raises:
         UserError: when they are not such.
@@ -44,6 +45,30 @@ class TimestepMixture:
                 f"more rising bound from 0 to {TIMESTEPS}: got {self.weights} and "
                 f"{self.bounds}."
             )
+
+    def on(self, schedule: Schedule) -> TimestepMixture:
+        """The same weights for the same noise levels, as this schedule numbers them.
+
+        Between 30 and 600 the linear chain has σ from 0.11 to 6.2, a cosine chain only
+        from 0.06 to 1.4: the middle, where the data set decides, lies elsewhere. A part
+        of noise levels that the schedule does not train is left out.
+
+        Raises:
+            UserError: when nothing is left.
+        """
+        trained = schedule.sigma(torch.arange(TIMESTEPS).double())
+        inner = torch.tensor(self.bounds[1:-1]).double()
+        same = torch.searchsorted(trained, DiscreteSchedule().sigma(inner))
+        bounds = (0, *same.tolist(), TIMESTEPS)
+        return self._only(
+            {
+                first: weight
+                for weight, (first, last) in zip(
+                    self.weights, pairwise(bounds), strict=True
+                )
+                if first < last
+            }
+        )
 
     def weight_within(self, lower: int, upper: int) -> float:
         """How often a timestep is one of [lower, upper): in [0, 1]."""

@@ -79,6 +79,7 @@ def summing(
 
         def sum_of(units: np.ndarray, draw: DrawUnit, *, outer: bool = False) -> Tensor:
             shown = recipe.outer_timesteps if outer else recipe.shown_timesteps
+            shown = shown.on(process.schedule)
 
             def rows_of(part: np.ndarray) -> UnitRows:
                 records = [draw(int(unit)) for unit in part]

@@ -332,7 +332,7 @@ def _training(recipe: PretrainingRecipe, seed: int) -> PublicTraining:
         warmup_steps=recipe.warmup_steps,
         decay=recipe.decay,
         ema_decay=recipe.ema_decay,
-        timesteps=recipe.timesteps,
+        timesteps=recipe.timesteps.on(Process.parse(recipe.parameterisation).schedule),
         flip=recipe.flip,
         crop=recipe.crop,
         label_dropout=recipe.label_dropout,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from core.diffusion.adapters import ALL, check_choice
+from core.diffusion.adapters import ALL, LABELS, check_choice
 from core.diffusion.presets import PRESETS
 from core.diffusion.process import Process
 from core.diffusion.samplers import LAST_SIGMA, STILL, Churn, check_sampler
@@ -280,6 +280,7 @@ class Recipe:
         self._check_outer()
         check_sampler(self.sampler, self.sampler_steps, self.guidance, self.churn)
         check_choice(self.trained, self.lora_rank)
+        self._check_classes_differ()
         _ = self.timesteps
         return ["batch_size", "steps", "augmentation_multiplicity", "clip_norm",
                 "learning_rate"]  # fmt: skip
@@ -346,6 +347,15 @@ class Recipe:
             raise self._refused(
                 "label_dropout", "above 0 for a sampler with guidance, so that the "
                 "network learns to draw without a class",
+            )  # fmt: skip
+
+    def _check_classes_differ(self) -> None:
+        """Rows of the label table start all but alike: something must move them."""
+        warms_up = self.moment_share + self.central_share > 0
+        if not warms_up and not {ALL, LABELS} & set(self.trained):
+            raise self._refused(
+                "trained", f'a list with "{LABELS}" where nothing is trained before '
+                "the private steps, so that the classes come to differ",
             )  # fmt: skip
 
     def _check_outer(self) -> None:

@@ -113,6 +113,21 @@ def test_a_chain_is_sampled_at_trailing_timesteps(steps):
     assert numbers[0] == 999
 
 
+@pytest.mark.parametrize("steps", [1, 20, 1000])
+def test_a_cosine_chain_is_sampled_from_where_a_linear_one_ends(steps):
+    """Beyond, its noise levels rise to 20,000 within four steps."""
+    schedule = DiscreteSchedule("cosine")
+    levels = schedule.levels(steps)
+    assert 120 < levels[0] < 164.1
+    assert len(levels) == min(steps, 996) and (levels.diff() < 0).all()
+
+
+def test_a_linear_chain_too_short_for_its_noise_is_refused():
+    assert DiscreteSchedule("linear", 21).levels(3).isfinite().all()
+    with pytest.raises(UserError, match="more than 20"):
+        DiscreteSchedule("linear", 20)
+
+
 def test_continuous_time_is_that_of_song_et_al():
     """σ(t)² = e^(½·19.9·t² + 0.1·t) − 1 (Karras et al. 2022, Table 1)."""
     schedule = ContinuousSchedule()

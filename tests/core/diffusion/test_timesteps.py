@@ -5,6 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
+from core.diffusion.schedules import (
+    ContinuousSchedule,
+    DiscreteSchedule,
+    LogNormalSchedule,
+    TangentSchedule,
+)
 from core.diffusion.timesteps import UNIFORM, TimestepMixture
 from core.errors import UserError
 
@@ -52,3 +58,34 @@ def test_a_cut_that_leaves_nothing_is_refused(lower, upper):
         mixture.outside(lower, upper)
     with pytest.raises(UserError, match="leaves no timesteps"):
         mixture.within(600, 1000)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "bounds"),
+    [
+        (DiscreteSchedule(), (0, 30, 600, 1000)),
+        (DiscreteSchedule("linear", 4000), (0, 30, 600, 1000)),
+        # σ = 0.11 and 6.2: cos²(πt/2) = 1/(1 + σ²), but for the curve's offset of 8.
+        (DiscreteSchedule("cosine"), (0, 63, 897, 1000)),
+        (ContinuousSchedule(), (0, 30, 600, 1000)),
+        # ln σ = −2.2 and 1.8 are 0.83 below and 2.5 deviations above the mean.
+        (LogNormalSchedule(), (0, 203, 994, 1000)),
+        (TangentSchedule(), (0, 70, 904, 1000)),
+    ],
+)
+def test_a_mixture_means_the_same_noise_on_every_schedule(schedule, bounds):
+    found = PAPER.on(schedule)
+    assert found.weights == pytest.approx(PAPER.weights)
+    assert found.bounds == pytest.approx(bounds, abs=3)
+    linear = DiscreteSchedule().sigma(torch.tensor([30.0, 600.0]).double())
+    there = schedule.sigma(torch.tensor(found.bounds[1:-1]).double())
+    torch.testing.assert_close(there, linear, rtol=0.1, atol=0)
+
+
+def test_noise_that_a_schedule_does_not_train_is_left_out():
+    """EDM's quantiles end at σ = 12, before the linear chain's timestep 750."""
+    edges = TimestepMixture(weights=(0.5, 0.25, 0.25), bounds=(0, 750, 900, 1000))
+    found = edges.on(LogNormalSchedule())
+    assert (found.bounds, found.weights) == ((0, 1000), (1.0,))
+    with pytest.raises(UserError, match="leaves no timesteps"):
+        edges.within(900, 1000).on(LogNormalSchedule())

@@ -223,3 +223,22 @@ def test_views_are_made_as_the_recipe_says(tmp_path, dataset, monkeypatch):
         "label_dropout": 0.5,
         "null_label": 2,
     }
+
+
+def test_the_timesteps_of_a_recipe_are_those_of_the_linear_chain(
+    tmp_path, dataset, monkeypatch
+):
+    """σ at 500 of 1,000 is there 3.5, which a cosine chain reaches at 823."""
+    asked, real = [], gradients.make_views
+
+    def recording(*arguments, **options):
+        asked.append(options["timesteps"].bounds)
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(gradients, "make_views", recording)
+    bench = Bench(tmp_path, dataset)
+    bench.total([0])
+    cosine = replace(bench.plan.checkpoint, parameterisation="eps-cosine-1000")
+    bench.plan = replace(bench.plan, checkpoint=cosine)
+    bench.total([0])
+    assert asked == [(0, 500, 1000), (0, pytest.approx(823, abs=5), 1000)]

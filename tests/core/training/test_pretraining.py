@@ -177,6 +177,15 @@ def test_another_training_does_not_go_on_from_a_state(source, tmp_path, change):
         run(source, tmp_path / "out", recipe, seed=seed)
 
 
+def test_timesteps_are_those_of_the_linear_chain():
+    """σ at 800 of 1,000 is there 26, which a cosine chain reaches at 976 only."""
+    linear = load_pretraining("small", timestep_bounds=[0, 800, 1000],
+                              timestep_weights=[0.5, 0.5])  # fmt: skip
+    cosine = replace(linear, parameterisation="eps-cosine-1000")
+    bounds = [pretraining._training(r, 0).timesteps.bounds[1] for r in (linear, cosine)]
+    assert bounds == [800, pytest.approx(976, abs=2)]
+
+
 @pytest.mark.parametrize(("norm", "same"), [(1.0, True), (0.0, False)])
 def test_a_state_from_before_the_norm_was_told_was_clipped_to_1(tmp_path, norm, same):
     (tmp_path / STATE).touch()

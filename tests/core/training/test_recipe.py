@@ -82,6 +82,14 @@ def test_a_value_of_the_wrong_kind_names_its_field(tmp_path, changes, words):
         ({"trained": '["attention"]', "lora_rank": 4}, "set lora_rank to 0"),
         ({"trained": "[]", "lora_rank": 65}, "lora rank must be between"),
         ({"trained": "[]", "lora_rank": -1}, "lora rank must be between"),
+        (
+            {"trained": "[]", "lora_rank": 4, "moment_share": 0},
+            'trained must be a list with "label embedding"',
+        ),
+        (
+            {"trained": '["middle block"]', "moment_share": 0},
+            'trained must be a list with "label embedding"',
+        ),
         ({"crop": -1}, "crop must be 0 or more"),
         ({"steps_at_epsilon": -1}, "steps at epsilon must be 0 or more"),
         ({"label_dropout": 1}, "label dropout must be at least 0 and below 1"),
@@ -133,6 +141,7 @@ def test_a_value_out_of_range_names_its_field(tmp_path, changes, words):
         {"trained": "[]", "lora_rank": 4},
         {"trained": '["label embedding", "norms and biases"]', "lora_rank": 8},
         {"trained": '["attention", "time embedding"]'},
+        {"trained": '["label embedding"]', "lora_rank": 4, "moment_share": 0},
         {"crop": 4, "label_dropout": 0.1, "guidance": 2.5},
         {"sampler": '"heun"', "churn_amount": 40, "churn_to": 80, "churn_noise": 1.003},
         {"network": '"dpdm-grey"', "parameterisation": '"edm"'},
