@@ -30,7 +30,7 @@ from core.errors import UserError
 from core.events import Watcher
 from core.files import explained, private_folder, sha256, sync_folder
 
-_VERSION: Final = 7
+_VERSION: Final = 8
 _READY: Final = "prepared-"
 _UNFINISHED: Final = ".preparing-"
 _COLUMNS: Final = "records.npz"

@@ -75,6 +75,7 @@ class ImageDataset:
         membership: The same of which images belong to one unit only.
         problems: Every file that was left out, and warnings.
         unit_choices: All that could be declared as the unit column.
+        several_frames: Whether a file held several of the images.
         classes_confirmed: Whether `class_names` was declared by the custodian. If not,
             it was taken from the folder, and has to be confirmed before a release.
         sketch: uint64 [n]: a sample of hashes of the images, by which
@@ -96,6 +97,7 @@ class ImageDataset:
     membership: str = ""
     unit_column: str = ""
     unit_choices: tuple[str, ...] = ()
+    several_frames: bool = False
     classes_confirmed: bool = False
     sketch: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint64))
 

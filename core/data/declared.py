@@ -150,10 +150,11 @@ def _settle_units(index: Index, options: ReadOptions) -> Index:
         return index
     unit = index.unit_column
     if options.missing_unit == OWN_UNIT:
-        names = list(index.groups)
+        names, files = list(index.groups), index.files()
         for row in np.flatnonzero(missing).tolist():
-            # No named unit starts like this, so that it is of this image only.
-            names[row] = f"\0{row}"
+            # No named unit starts like this, so that it is of this file only.
+            # PRIVACY: the frames of one file are of one patient, named or not.
+            names[row] = f"\0{files[row]}"
         return replace(index, groups=tuple(names))
     if options.missing_unit == LEAVE_OUT:
         left = Problem(

@@ -146,6 +146,7 @@ def _declared(dataset: ImageDataset, index: Index) -> ImageDataset:
     return replace(
         dataset,
         unit_choices=index.unit_choices,
+        several_frames=index.several_frames,
         classes_confirmed=index.classes_declared,
         problems=(*warnings, *dataset.problems),
     )

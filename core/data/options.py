@@ -54,8 +54,8 @@ class ReadOptions:
             "hospital" (Camelyon17), "patient", "study" or "series" (DICOM), or a column
             of the dataset's table. Empty: what the layout usually takes.
         missing_unit: What becomes of images whose unit is not told: "own_unit" makes
-            each a unit of its own, "leave_out" leaves them out. Empty: it is refused,
-            and the custodian asked.
+            each a unit of its own (the frames of a file together), "leave_out" leaves
+            them out. Empty: it is refused, and the custodian asked.
         path_column, label_column, split_column: Columns of a CSV manifest. Empty:
             "path", "label" and "split".
     """
@@ -130,6 +130,21 @@ def refuse_wrong_unit(unit_column: str, unit: str) -> None:
         f"to protect patients, declare another unit column than {unit_column}, or "
         "protect each image."
     )
+
+
+def refuse_frames_as_units(several_frames: bool, unit: str) -> None:
+    """Refuse to protect single images where a file holds several.
+
+    Raises:
+        UserError: If it does.
+    """
+    # PRIVACY: one frame that cannot be read leaves out all of its file, and one frame
+    # more moves the others between training and test: they are no units.
+    if several_frames and unit == "image":
+        raise UserError(
+            "Some files hold several images each, which are read or left out together, "
+            "so that no bound holds for a single one: protect patients instead."
+        )
 
 
 def _named(unit_column: str) -> tuple[str, ...]:

@@ -100,6 +100,10 @@ class FileImages:
         shape = (resolution, resolution, channels)
 
         def checked(index: int, content: bytes, answer: Answer) -> list[Picture]:
+            # PRIVACY: whether it is read must not hang on other DICOM files, for whose
+            # sake the decoders know how.
+            if is_picture(self.paths[start + index]) and content[128:132] == b"DICM":
+                raise Refused("misnamed")
             return _pictures(content, answer, shape, self._frames_of(start + index))
 
         def most(index: int) -> int:
@@ -121,6 +125,11 @@ class FileImages:
                 else:
                     outcomes += outcome
             yield outcomes
+
+    def files(self) -> np.ndarray:
+        """The number of the file of each image: int64 [n]."""
+        each = 1 if self.frames is None else np.array(self.frames, np.int64)
+        return np.repeat(np.arange(len(self.paths)), each)
 
     def name(self, number: int) -> str:
         """The file of an image, relative to the root."""

@@ -219,9 +219,10 @@ def _official_splits(index: Index, rows: np.ndarray, digests: bytes) -> np.ndarr
     if index.official_splits is not None:
         return index.official_splits[rows]
     if index.groups is not None:
-        # A unit of one image without a name goes where its copies go.
+        # A file without a name goes where its copies go, by the first of its images.
+        first: dict[str, bytes] = {}
         names = [
-            digests[32 * i : 32 * i + 32]
+            first.setdefault(index.groups[row], digests[32 * i : 32 * i + 32])
             if index.groups[row].startswith("\0")
             else index.groups[row].encode()
             for i, row in enumerate(rows)

@@ -33,6 +33,8 @@ _MESSAGES: Final = {
     "reads (PNG, JPEG, TIFF, BMP, DICOM): repair or remove it.",
     "too much work": "Decoding the file took more time or memory than any honest image "
     "needs: repair or remove it.",
+    "misnamed": "This is a DICOM file with the ending of another kind: rename it to "
+    ".dcm.",
     "no pixels": "The DICOM file holds no image (a report or a plan): remove it.",
     "compressed": "The DICOM file is compressed in a way that cannot be read here "
     "({syntax}): convert it to explicit little endian, with dcmdjpeg or gdcmconv.",

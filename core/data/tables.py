@@ -42,8 +42,11 @@ def read_table(
         columns: Names that its first line must contain, in any order and among others.
 
     Returns:
-        One tuple per row, in the order of `columns`. Row k of the result is line k + 2
-        of a table without line breaks in its fields.
+        One tuple per row, in the order of `columns`.
+
+    Guarantee: a row is what one line says. A quote that is left open in one patient's
+    line would otherwise take the lines of others into its field, up to the next quote,
+    so that one patient more were many patients less.
 
     Raises:
         UserError: If it cannot be read, lacks a column, or breaks a limit.
@@ -236,6 +239,12 @@ def _rows(
         if count >= MAX_ROWS:
             raise _too_many(name)
         where = f"Line {reader.line_num} of {name}"
+        # PRIVACY: in any column, read or not: a row never swallows another's.
+        if any("\n" in cell or "\r" in cell for cell in cells):
+            raise UserError(
+                f"{where} ends a field of several lines, which a stray quote makes of "
+                "many rows: put each row on one line, or remove the quotes."
+            )
         yield tuple(check_cell(cells[place].strip(), where) for place in places)
 
 

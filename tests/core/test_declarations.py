@@ -300,6 +300,13 @@ def test_a_plan_for_patients_wants_patients(planned):
     assert planned(unit="image", dataset=grouped("hospital"))
 
 
+def test_frames_that_are_read_together_are_not_protected_singly(planned):
+    frames = replace(make_dataset(patients=10), several_frames=True)
+    assert planned(unit="patient", dataset=frames)
+    with pytest.raises(UserError, match="protect patients instead"):
+        planned(unit="image", dataset=frames)
+
+
 @pytest.mark.parametrize(
     ("changes", "field", "said"),
     [

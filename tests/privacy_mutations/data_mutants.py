@@ -74,6 +74,55 @@ DATA_MUTANTS = (
         ),
     ),
     Mutant(
+        name="a quote takes the rows of other patients with it",
+        file="data/tables.py",
+        correct='if any("\\n" in cell or "\\r" in cell for cell in cells):',
+        wrong="if False:",
+        tests=(
+            "data/test_listed.py::test_a_stray_quote_takes_no_rows_of_others_with_it",
+        ),
+    ),
+    Mutant(
+        name="one DICOM file has others read that are misnamed",
+        file="data/reading.py",
+        correct='is_picture(self.paths[start + index]) and content[128:132] == b"DICM"',
+        wrong="False",
+        tests=(
+            "data/test_dicom.py::"
+            "test_another_dicom_file_does_not_make_misnamed_ones_be_read",
+        ),
+    ),
+    Mutant(
+        name="each frame of a file without a patient counts as one",
+        file="data/declared.py",
+        correct='names[row] = f"\\0{files[row]}"',
+        wrong='names[row] = f"\\0{row}"',
+        tests=(
+            "data/test_dicom.py::"
+            "test_the_frames_of_a_file_without_a_patient_are_one_unit",
+        ),
+    ),
+    Mutant(
+        name="frames of one file are held out one by one",
+        file="data/records.py",
+        correct="first.setdefault(index.groups[row], digests[32 * i : 32 * i + 32])",
+        wrong="digests[32 * i : 32 * i + 32]",
+        tests=(
+            "data/test_dicom.py::"
+            "test_the_frames_of_a_file_without_a_patient_are_one_unit",
+        ),
+    ),
+    Mutant(
+        name="frames that share their fate are protected singly",
+        file="pipeline.py",
+        correct="    refuse_frames_as_units(dataset.several_frames, project.unit)\n",
+        wrong="",
+        tests=(
+            "test_declarations.py::"
+            "test_frames_that_are_read_together_are_not_protected_singly",
+        ),
+    ),
+    Mutant(
         name="a patient is trained on and tested with",
         file="data/records.py",
         correct="splits[(splits == Split.HELD_OUT) & trained[units]] = Split.UNUSED",

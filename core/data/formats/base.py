@@ -11,7 +11,7 @@ import numpy as np
 
 from core.data.dataset import Problem
 from core.data.options import ReadOptions
-from core.data.reading import Picture
+from core.data.reading import FileImages, Picture
 
 
 class Images(Protocol):
@@ -74,6 +74,18 @@ class Index:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def files(self) -> np.ndarray:
+        """Which records lie in one file, whose fate they share: int64 [N], a number
+        for each file. In an array each image is on its own."""
+        if isinstance(self.images, FileImages):
+            return self.images.files()
+        return np.arange(len(self))
+
+    @property
+    def several_frames(self) -> bool:
+        """Whether some file holds several of the records."""
+        return len(np.unique(self.files())) < len(self)
 
 
 class Format(Protocol):

@@ -346,3 +346,42 @@ def test_what_is_no_image_is_listed(clinic, tmp_path):
         "broken.dcm": "no pixels",
         "short.dcm": "cannot be decoded",
     }
+
+
+def test_another_dicom_file_does_not_make_misnamed_ones_be_read(tmp_path):
+    """Decoders learn to read them only where a file is known to be DICOM."""
+    root = class_folders(tmp_path / "d", {"a": 5, "b": 5})
+    for number in range(4):
+        file = dicom(np.full((32, 32), number, np.uint8), patient=f"p{number}")
+        save(file, root / "a" / f"scan{number}.png")
+    options = ReadOptions(missing_unit="own_unit", classes=("a", "b"))
+    before = load(root, None, options=options)
+    save(dicom(np.full((32, 32), 9, np.uint8)), root / "b" / "z.dcm")
+    after = load(root, None, options=options)
+    assert (len(before), len(after)) == (10, 11)
+    assert [p.kind for p in after.problems] == ["misnamed"] * 4
+
+
+def test_the_frames_of_a_file_without_a_patient_are_one_unit(tmp_path):
+    """On one side of the split, where copies of the file go as well."""
+    root = class_folders(tmp_path / "d", {"a": 2, "b": 2})
+    for number in range(12):
+        pixels = np.full((5, 32, 32), number // 2, np.uint8)
+        pixels += np.arange(5, dtype=np.uint8)[:, None, None] * 9
+        file = dicom(pixels, patient="", SOPInstanceUID=f"1.2.{number // 2}",
+                     StudyInstanceUID="1.2", SeriesInstanceUID="1.2")  # fmt: skip
+        save(file, root / "a" / f"{number:02d}.dcm")
+    dataset = load(root, None, options=ReadOptions(missing_unit="own_unit"))
+    assert dataset.several_frames
+    assert sorted(np.bincount(dataset.units).tolist()) == [1] * 4 + [5] * 12
+    sides = [set(dataset.splits[dataset.units == unit]) for unit in range(16)]
+    assert {len(side) for side in sides} == {1} and len(set.union(*sides)) == 2
+    copies: dict[bytes, set[int]] = {}
+    for pixels, split in zip(dataset.images, dataset.splits, strict=True):
+        copies.setdefault(pixels.tobytes(), set()).add(int(split))
+    assert {len(side) for side in copies.values()} == {1}
+
+
+def test_files_of_one_frame_are_no_files_of_several(clinic, tmp_path):
+    (clinic / "ill" / "study" / "IM41.dcm").unlink()
+    assert not load(clinic, None).several_frames

@@ -12,7 +12,7 @@ from PIL import Image
 
 from core.data import ReadOptions, Split, inspect, load
 from core.errors import UserError
-from tests.core.data.fakes import image
+from tests.core.data.fakes import class_folders, image
 
 
 def images(root, count=12, folder=""):
@@ -173,6 +173,27 @@ def test_links_in_a_manifest_are_not_followed_out(tmp_path):
         ("there/secret.png", "link"),
         ("gone.png", "missing"),
     ]
+
+
+@pytest.mark.parametrize("table", ["manifest.csv", "units.csv"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_stray_quote_takes_no_rows_of_others_with_it(tmp_path, table, end):
+    """In a column that nobody asked for: patient 1 more would be 7 patients less."""
+    root = class_folders(tmp_path / "d", {"a": 6, "b": 6})
+    files = sorted(p.relative_to(root).as_posix() for p in root.rglob("*.png"))
+    header = {"manifest.csv": "path,label", "units.csv": "file,unit"}[table]
+    notes = {1: '"see report', 8: 'of 2019"'}
+    lines = [f"{f},{f[0]},{notes.get(n, '')}" for n, f in enumerate(files)]
+
+    def read(rows):
+        (root / table).write_bytes(end.join([f"{header},note", *rows]).encode())
+        return load(root, None, options=ReadOptions(missing_unit="own_unit"))
+
+    with pytest.raises(UserError, match=r"Line 10 of .* a field of several lines"):
+        read(lines)
+    with pytest.raises(UserError, match="not a valid CSV"):
+        read(lines[:8])
+    assert len(read(lines[:1] + lines[2:8])) == {"manifest.csv": 7}.get(table, 12)
 
 
 def test_lines_without_a_class_and_second_lines_are_left_out(tmp_path):
