@@ -157,7 +157,7 @@ def _key(index: Index, resolution: int, channels: int, encrypt: bool) -> str:
     digest = hashlib.sha256()
     digest.update(f"{_VERSION} {resolution} {channels} {index.format_name}\n".encode())
     digest.update(b"sealed\n" if encrypt else b"")
-    digest.update(repr(index.class_names).encode())
+    digest.update(repr((index.class_names, index.unit_column)).encode())
     digest.update(index.labels.tobytes())
     digest.update(repr(index.groups).encode("utf-8", "surrogateescape"))
     if index.official_splits is not None:

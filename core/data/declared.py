@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections import Counter
 from dataclasses import replace
 from difflib import SequenceMatcher
@@ -10,7 +12,7 @@ import numpy as np
 
 from core.data.dataset import ImageDataset, Problem, Split, shown
 from core.data.formats.base import Index
-from core.data.options import LEAVE_OUT, OWN_UNIT, ReadOptions
+from core.data.options import LEAVE_OUT, OWN_UNIT, ReadOptions, nobody
 from core.data.paths import natural
 from core.errors import Undeclared, UserError
 
@@ -142,6 +144,13 @@ def _settle_units(index: Index, options: ReadOptions) -> Index:
         )
     if index.groups is None:
         return index
+    # PRIVACY: of "unknown" there are several: they are no patient together.
+    index = replace(
+        index,
+        groups=tuple("" if nobody(group) else group for group in index.groups),
+    )
+    assert index.groups is not None
+    _refuse_alike(index.groups, index.unit_column)
     missing = np.array([not group for group in index.groups], bool)
     if index.left_out is not None:
         missing &= ~index.left_out
@@ -150,11 +159,11 @@ def _settle_units(index: Index, options: ReadOptions) -> Index:
         return index
     unit = index.unit_column
     if options.missing_unit == OWN_UNIT:
-        names, files = list(index.groups), index.files()
+        names, people = list(index.groups), index.people()
         for row in np.flatnonzero(missing).tolist():
             # No named unit starts like this, so that it is of this file only.
-            # PRIVACY: the frames of one file are of one patient, named or not.
-            names[row] = f"\0{files[row]}"
+            # PRIVACY: frames of a file, and files of a study, are of one patient.
+            names[row] = f"\0{people[row]}"
         return replace(index, groups=tuple(names))
     if options.missing_unit == LEAVE_OUT:
         left = Problem(
@@ -175,6 +184,22 @@ def _settle_units(index: Index, options: ReadOptions) -> Index:
         f"({OWN_UNIT}) or is left out ({LEAVE_OUT}).",
         wanted=("missing_unit",),
     )
+
+
+def _refuse_alike(groups: tuple[str, ...], column: str) -> None:
+    """Refuse names of units that are one name, written in two ways."""
+    written: dict[str, str] = {}
+    for name in sorted(set(groups)):
+        plain = unicodedata.normalize("NFKC", name).casefold()
+        plain = "".join(c for c in plain if c.isprintable() and not c.isspace())
+        plain = re.sub(r"(?<!\d)0+(?=\d)", "", plain)
+        other = written.setdefault(plain, name)
+        # PRIVACY: a patient whose name is written in two ways would be two units.
+        if other != name:
+            raise UserError(
+                f"The {column} {shown(other)!r} and {shown(name)!r} seem to be one, "
+                "written in two ways: write it alike, or tell two more clearly apart."
+            )
 
 
 def _also(index: Index, rows: np.ndarray) -> np.ndarray:

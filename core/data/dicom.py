@@ -28,6 +28,8 @@ from core.data.refusals import MAX_PIXELS, Refused
 from core.data.resampling import to_square, windowed
 
 MOST_FRAMES: Final = 4096
+_LONGEST: Final = 257
+"""Of a name that is told: one more than a name may have."""
 
 UNITS: Final = {
     "patient": "PatientID",
@@ -53,7 +55,10 @@ def describe(content: bytes) -> dict[str, Any]:
         io.BytesIO(content), stop_before_pixels=True, specific_tags=_HEADER
     )
     return {
-        "units": {name: str(header.get(tag) or "") for name, tag in UNITS.items()},
+        # PRIVACY: cut, so that no answer is too long for what a batch may answer.
+        "units": {
+            name: str(header.get(tag) or "")[:_LONGEST] for name, tag in UNITS.items()
+        },
         "frames": _frame_count(header),
         "burned_in": _says(header, "BurnedInAnnotation") != "NO",
         "recognisable": _says(header, "RecognizableVisualFeatures") == "YES",

@@ -18,8 +18,8 @@ from core.data.formats import FORMATS, Index
 from core.data.inspection import Inspection, describe
 from core.data.kinship import warnings_of
 from core.data.options import ReadOptions
-from core.data.paths import is_clutter, refuse_among_images
-from core.data.reading import Picture
+from core.data.paths import is_clutter, refuse_aliases, refuse_among_images
+from core.data.reading import FileImages, Picture
 from core.data.records import Intake, read_records, table_hint
 from core.errors import UserError
 from core.events import Watcher
@@ -180,6 +180,8 @@ def _index(path: Path, resolution: int, options: ReadOptions) -> Index:
         for layout in FORMATS:
             if layout.detect(path):
                 index = layout.index(path, options)
+                if isinstance(index.images, FileImages):
+                    refuse_aliases(index.images.root, index.images.paths)
                 return apply_declarations(replace(index, folder=path), options)
         raise _nothing_recognised(path)
     except OSError as error:

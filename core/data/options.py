@@ -12,27 +12,37 @@ OWN_UNIT: Final = "own_unit"
 LEAVE_OUT: Final = "leave_out"
 _PERSONS: Final = ("patient", "subject", "participant", "person", "donor")
 _FINER: Final = (
-    "accession", "acquisition", "admission", "biopsy", "block", "breast", "core",
-    "crop", "encounter", "episode", "exam", "examination", "eye", "file", "frame",
-    "image", "instance", "laterality", "lesion", "node", "nodule", "patch", "photo",
-    "picture", "region", "roi", "sample", "scan", "section", "series", "session",
-    "side", "slice", "slide", "specimen", "study", "tile", "video", "view", "visit",
-    "wsi",
+    "accession", "acquisition", "admission", "appointment", "biopsy", "block",
+    "breast", "core", "crop", "dicom", "encounter", "episode", "exam", "examination",
+    "eye", "file", "frame", "hadm", "icustay", "image", "instance", "laterality",
+    "lesion", "node", "nodule", "order", "patch", "photo", "picture", "polyp",
+    "region", "report", "roi", "sample", "scan", "section", "series", "session",
+    "side", "slice", "slide", "sop", "specimen", "stay", "study", "tile", "tumor",
+    "tumour", "video", "view", "visit", "volume", "wsi",
 )  # fmt: skip
 """A sample is of tissue or of data: of either one patient may have several."""
 _COARSER: Final = (
-    "batch", "camera", "center", "centre", "city", "clinic", "cohort", "country",
-    "department", "device", "district", "doctor", "facility", "family", "hospital",
-    "household", "institute", "institution", "lab", "laboratory", "machine",
-    "manufacturer", "microscope", "operator", "organisation", "organization",
-    "pathologist", "physician", "practice", "province", "radiologist", "scanner",
-    "site", "station", "trust", "university", "vendor", "ward",
+    "batch", "bed", "camera", "care", "center", "centre", "city", "clinic", "cohort",
+    "consultant", "country", "department", "device", "district", "doctor",
+    "facility", "family", "fold", "gender", "hospital", "household", "institute",
+    "institution", "lab", "laboratory", "machine", "manufacturer", "microscope",
+    "operator", "organisation", "organization", "pathologist", "physician",
+    "practice", "province", "radiologist", "room", "scanner", "sex", "site",
+    "station", "team", "trust", "university", "vendor", "ward",
 )  # fmt: skip
 _ENDINGS: Final = (
     "code", "date", "id", "idx", "index", "key", "name", "no", "nr", "num", "number",
     "path", "uid",
 )  # fmt: skip
 """What may be written onto such a word ("slideid"); so no core is in a "score"."""
+
+
+_NOBODY: Final = frozenset(
+    {"", "unknown", "unbekannt", "inconnu", "n/a", "na", "nan", "none", "null", "nil",
+     "-", "--", "?", "anon", "anonym", "anonymous", "anonymized", "anonymised",
+     "not available", "missing", "tbd", "xxx", "<na>", "#n/a"}
+)  # fmt: skip
+"""What stands in tables and headers for a name that is not known."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +95,11 @@ class ReadOptions:
             )
         if len(set(self.classes)) < len(self.classes):
             raise UserError("A class is declared twice: name each class once.")
+
+
+def nobody(name: str) -> bool:
+    """Whether a name says only that none is known."""
+    return name.strip().casefold() in _NOBODY
 
 
 def finer_than_patients(unit_column: str) -> bool:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from core.data.dataset import Problem
+from core.data.dataset import Problem, shown
 from core.errors import UserError
 
 _LONGEST_PATH = 1024
@@ -45,6 +45,35 @@ def leaves(path: Path, root: Path) -> bool:
         return not path.resolve(strict=True).is_relative_to(root)
     except (OSError, RuntimeError):
         return True
+
+
+def refuse_aliases(root: Path, paths: Iterable[str]) -> None:
+    """Refuse one file under two names: by links, or where case makes no difference.
+
+    Args:
+        root: The dataset's folder.
+        paths: Of its files, relative to it. One that is not there, or lies elsewhere,
+            is passed over: it is not read.
+
+    Raises:
+        UserError: naming both.
+    """
+    named: dict[tuple[int, int], str] = {}
+    for path in paths:
+        try:
+            status = os.stat(f"{root}{os.sep}{path}")
+        except OSError:
+            continue
+        if not status.st_ino:
+            continue  # This file system numbers no files.
+        # PRIVACY: without the file its other names would be without an image as well,
+        # those of other patients too.
+        other = named.setdefault((status.st_dev, status.st_ino), path)
+        if other != path and not leaves(root / path, root):
+            raise UserError(
+                f"{shown(other)} and {shown(path)} are one file under two names: "
+                "remove one of them, so that no image counts for two."
+            )
 
 
 def refuse_among_images(project: Path, source: str | Path) -> None:

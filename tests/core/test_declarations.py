@@ -250,7 +250,9 @@ def test_another_window_is_another_run_but_the_order_of_classes_is_not(planned):
      "WSI", "StudyInstanceUID", "seriesinstanceuid", "visit", "lesion id", "image",
      "scan", "scans", "slice", "frameno", "patient_eye", "lymph_node", "core_id",
      "Block", "biopsy", "specimen", "sample", "exam", "acquisition", "nodule",
-     "breast", "side", "laterality", "image_file_name", "site_visit"],
+     "breast", "side", "laterality", "image_file_name", "site_visit", "hadm_id",
+     "stay_id", "icustay_id", "order_no", "appointment", "report", "dicom_id", "polyp",
+     "tumor_id", "volume"],
 )  # fmt: skip
 def test_no_smaller_unit_stands_for_a_patient(unit):
     with pytest.raises(UserError, match=f"grouped by {unit}, and one patient may"):
@@ -263,7 +265,8 @@ def test_no_smaller_unit_stands_for_a_patient(unit):
     ["hospital", "Hospital", "site", "siteid", "centre", "center", "study_site",
      "studysite", "InstitutionName", "institute", "clinic", "scanner", "scanner_id",
      "slide_scanner", "imaging device", "ManufacturerModelName", "lab", "core_lab",
-     "ward", "department", "city", "country", "cohort", "patient_hospital"],
+     "ward", "department", "city", "country", "cohort", "patient_hospital",
+     "care_unit", "bed", "room", "team", "consultant", "fold", "sex"],
 )  # fmt: skip
 def test_no_larger_unit_stands_for_a_patient(unit):
     with pytest.raises(UserError, match=f"grouped by {unit}, which patients may share"):

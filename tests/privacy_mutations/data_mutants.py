@@ -95,7 +95,7 @@ DATA_MUTANTS = (
     Mutant(
         name="each frame of a file without a patient counts as one",
         file="data/declared.py",
-        correct='names[row] = f"\\0{files[row]}"',
+        correct='names[row] = f"\\0{people[row]}"',
         wrong='names[row] = f"\\0{row}"',
         tests=(
             "data/test_dicom.py::"
@@ -120,6 +120,77 @@ DATA_MUTANTS = (
         tests=(
             "test_declarations.py::"
             "test_frames_that_are_read_together_are_not_protected_singly",
+        ),
+    ),
+    Mutant(
+        name="whom a table does not name is nobody, whatever the header says",
+        file="data/formats/dicom.py",
+        correct="if header.unit and nobody(index.groups[number]):",
+        wrong="if False:",
+        tests=(
+            "data/test_dicom.py::"
+            "test_a_patient_in_the_header_is_not_nobody_for_a_table",
+        ),
+    ),
+    Mutant(
+        name="each file of a study without a patient counts as one",
+        file="data/formats/base.py",
+        correct="first.setdefault(study, file) if study else file",
+        wrong="file",
+        tests=(
+            "data/test_dicom.py::"
+            "test_files_of_one_study_without_a_patient_are_one_unit",
+        ),
+    ),
+    Mutant(
+        name="all who are unknown are one patient",
+        file="data/declared.py",
+        correct='"" if nobody(group) else group for group',
+        wrong="group for group",
+        tests=("data/test_declared.py::test_nobody_is_no_patient",),
+    ),
+    Mutant(
+        name="a patient whose name is written in two ways is two",
+        file="data/declared.py",
+        correct="        if other != name:\n",
+        wrong="        if False:\n",
+        tests=("data/test_declared.py::test_one_name_written_in_two_ways_is_refused",),
+    ),
+    Mutant(
+        name="a row that finds no file leaves its images to themselves",
+        file="data/formats/class_folders.py",
+        correct="if options.missing_unit == OWN_UNIT and not known <= unit_of.keys():",
+        wrong="if False:",
+        tests=(
+            "data/test_declared.py::"
+            "test_a_row_that_finds_no_file_is_refused_where_others_have_none",
+        ),
+    ),
+    Mutant(
+        name="one file counts under each of its names",
+        file="data/paths.py",
+        correct="if other != path and not leaves(root / path, root):",
+        wrong="if False:",
+        tests=("data/test_declared.py::test_a_file_under_two_names_is_refused",),
+    ),
+    Mutant(
+        name="a ward called unit is taken for a patient unasked",
+        file="data/formats/listed.py",
+        correct='("patient_id", "patient", "subject_id", "subject")',
+        wrong='("patient_id", "patient", "subject_id", "subject", "unit")',
+        tests=(
+            "data/test_listed.py::"
+            "test_a_column_called_unit_is_not_taken_for_patients_unasked",
+        ),
+    ),
+    Mutant(
+        name="the cache remembers whom the images were grouped by",
+        file="data/cache.py",
+        correct="repr((index.class_names, index.unit_column))",
+        wrong="repr(index.class_names)",
+        tests=(
+            "data/test_declared.py::"
+            "test_another_name_of_the_column_is_not_the_one_that_was_cached",
         ),
     ),
     Mutant(

@@ -10,7 +10,7 @@ import numpy as np
 from core.data.dataset import Problem, shown
 from core.data.formats.base import Index
 from core.data.formats.dicom import is_dicom, with_dicom_headers
-from core.data.options import ReadOptions
+from core.data.options import LEAVE_OUT, OWN_UNIT, ReadOptions
 from core.data.paths import escapes, is_clutter, natural, walk
 from core.data.reading import FileImages, is_picture
 from core.data.splitting import SPLIT_NAMES, official_splits
@@ -155,6 +155,7 @@ def _units(
                 f"Row {number} of {UNITS_FILE} names {file!r}, which is not a path "
                 "below the dataset's folder: use a relative path such as class/a.png."
             )
+        file = "/".join(part for part in file.split("/") if part not in ("", "."))
         if file in unit_of:
             raise UserError(
                 f"Row {number} of {UNITS_FILE} names {file} a second time: keep one "
@@ -172,6 +173,14 @@ def _units(
     known = set(paths)
     for file in unit_of:
         if file not in known:
+            # PRIVACY: it may be there under a name spelt otherwise, and each image of
+            # this patient would be a unit.
+            if options.missing_unit == OWN_UNIT and not known <= unit_of.keys():
+                raise UserError(
+                    f"{UNITS_FILE} names {shown(file)}, which is not there, while "
+                    "other images are in no row: correct that row, or leave images "
+                    f"without a unit out ({LEAVE_OUT})."
+                )
             problems.append(
                 Problem(
                     path=file,

@@ -9,9 +9,15 @@ from typing import Any, Final
 
 import numpy as np
 
-from core.data.dataset import Problem
+from core.data.dataset import Problem, shown
 from core.data.formats.base import Index
-from core.data.options import ReadOptions, choose_unit
+from core.data.options import (
+    LEAVE_OUT,
+    OWN_UNIT,
+    ReadOptions,
+    choose_unit,
+    nobody,
+)
 from core.data.reading import FileImages, Opener, ask_about_files, is_picture
 from core.data.refusals import Refused
 from core.data.sandbox import Answer
@@ -32,6 +38,7 @@ class _Header:
     """What one file says of itself."""
 
     unit: str = ""
+    study: str = ""
     frames: int = 1
     burned_in: bool = False
     recognisable: bool = False
@@ -68,7 +75,10 @@ def with_dicom_headers(index: Index, options: ReadOptions) -> Index:
     if not numbers:
         return index
     unit = choose_unit(options, UNITS) if index.groups is None else index.unit_column
-    headers, problems = _read_headers(images, numbers, unit)
+    asked = unit if index.groups is None else UNITS[0]
+    headers, problems = _read_headers(images, numbers, asked)
+    if index.groups is not None and options.missing_unit == OWN_UNIT:
+        _refuse_nameless_in_table(index, headers)
     lost = set(numbers) - set(headers)
     rows = [number for number in range(len(images.paths)) if number not in lost]
     frames = [headers[row].frames if row in headers else 1 for row in rows]
@@ -86,6 +96,7 @@ def with_dicom_headers(index: Index, options: ReadOptions) -> Index:
             images,
             paths=tuple(images.paths[row] for row in rows),
             frames=tuple(frames),
+            studies=tuple(headers[r].study if r in headers else "" for r in rows),
             dicom=True,
         ),
         labels=index.labels[each],
@@ -143,12 +154,27 @@ def _checked(said: Any, unit: str) -> _Header:
             if len(name) > _LONGEST_UNIT or not name.isprintable():
                 raise Refused("cannot be decoded")
             return _Header(
-                unit=name,
+                unit="" if nobody(name) else name,
+                study=str(units.get("study", "")),
                 frames=frames,
                 burned_in=burned_in,
                 recognisable=recognisable,
             )
     raise Refused("cannot be decoded")
+
+
+def _refuse_nameless_in_table(index: Index, headers: dict[int, _Header]) -> None:
+    """Refuse to call a file nobody's that names its patient itself."""
+    # PRIVACY: each file of that patient would be a unit. Nor can the file's own name go
+    # beside the table's, which may be pseudonyms: of others, or of the same patient.
+    assert index.groups is not None
+    for number, header in headers.items():
+        if header.unit and nobody(index.groups[number]):
+            raise UserError(
+                f"The table names no {index.unit_column} for "
+                f"{shown(index.images.name(number))}, whose own header does: name one "
+                f"in the table, or leave such images out ({LEAVE_OUT})."
+            )
 
 
 def _warnings(images: FileImages, headers: dict[int, _Header]) -> Iterable[Problem]:

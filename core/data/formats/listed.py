@@ -19,7 +19,7 @@ from core.data.splitting import SPLIT_NAMES, official_splits
 from core.data.tables import no_heading
 from core.errors import Undeclared, UserError
 
-UNIT_COLUMNS: Final = ("patient_id", "patient", "subject_id", "subject", "unit")
+UNIT_COLUMNS: Final = ("patient_id", "patient", "subject_id", "subject")
 """Names by which a table's column of patients is known without being declared."""
 
 

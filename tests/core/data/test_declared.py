@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -174,6 +175,87 @@ def test_copies_without_a_patient_are_held_out_together(tmp_path):
         sides.setdefault(pixels.tobytes(), set()).add(int(split))
     assert all(len(side) == 1 for side in sides.values())
     assert 0 < len(dataset.subset(Split.HELD_OUT)) < 60
+
+
+def units_of(root, table, **options):
+    (root / "units.csv").write_text("\n".join(["file,unit", *table]), "utf-8")
+    return load(root, None, options=ReadOptions(**options))
+
+
+@pytest.mark.parametrize("nobody", ["unknown", " N/A", "NaN", "-", "ANONYMOUS"])
+def test_nobody_is_no_patient(tmp_path, nobody):
+    """What two people have in common would move by both of them."""
+    root = class_folders(tmp_path / "d", {"a": 4, "b": 4})
+    table = [
+        f"{c}/{n}.png,{nobody if n > 1 else f'{c}{n}'}" for c in "ab" for n in range(4)
+    ]
+    with pytest.raises(UserError, match="4 of 8 images name no unit"):
+        units_of(root, table)
+    apart = units_of(root, table, missing_unit="own_unit")
+    assert np.bincount(apart.units).tolist() == [1] * 8
+    assert len(units_of(root, table, missing_unit="leave_out")) == 4
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("P123", "p123"), ("0123", "123"), ("a b", "ab"), ("ＭＲＮ2", "MRN2"),
+     ("J\u00fcrg", "Ju\u0308rg"), ("x\u00ad1", "x1"), ("P-007", "P-7")],
+)  # fmt: skip
+def test_one_name_written_in_two_ways_is_refused(tmp_path, one, other):
+    """A patient would be two."""
+    root = class_folders(tmp_path / "d", {"a": 2, "b": 2})
+    rest = ["b/0.png,c", "b/1.png,d"]
+    with pytest.raises(UserError, match="seem to be one, written in two ways"):
+        units_of(root, [f"a/0.png,{one}", f"a/1.png,{other}", *rest])
+    assert len(units_of(root, [f"a/0.png,{one}", f"a/1.png,{one}", *rest])) == 4
+
+
+@pytest.mark.parametrize("name", ["a10", "a1", "10", "1", "100", "a-1-0", "b"])
+def test_names_that_differ_are_taken(tmp_path, name):
+    root = class_folders(tmp_path / "d", {"a": 2, "b": 2})
+    table = [f"a/0.png,{name}", "a/1.png,a01-x", "b/0.png,1001", "b/1.png,b1"]
+    assert len(units_of(root, table)) == 4
+
+
+@pytest.mark.parametrize("spelt", ["./a/0.png", "a//0.png", "a/./0.png"])
+def test_a_row_finds_its_file_however_the_path_is_spelt(tmp_path, spelt):
+    root = class_folders(tmp_path / "d", {"a": 3, "b": 3})
+    dataset = units_of(root, [f"{spelt},p", "a/1.png,p"], missing_unit="own_unit")
+    assert sorted(np.bincount(dataset.units).tolist()) == [1, 1, 1, 1, 2]
+    assert not dataset.problems
+
+
+def test_a_row_that_finds_no_file_is_refused_where_others_have_none(tmp_path):
+    """Those of one patient, spelt otherwise, would be a unit each."""
+    root = class_folders(tmp_path / "d", {"a": 3, "b": 3})
+    table = ["A/0.png,p", "A/1.png,p"]
+    with pytest.raises(UserError, match=r"names A/0\.png, which is not there"):
+        units_of(root, table, missing_unit="own_unit")
+    assert len(units_of(root, [*table, "a/2.png,q", "b/0.png,r"],
+                        missing_unit="leave_out")) == 2  # fmt: skip
+
+
+@pytest.mark.parametrize("link", [os.symlink, os.link])
+def test_a_file_under_two_names_is_refused(tmp_path, link):
+    """It would count for two patients, and be missing for both without one of them."""
+    root = class_folders(tmp_path / "d", {"a": 3, "b": 3})
+    link(root / "a" / "1.png", root / "b" / "l.png")
+    with pytest.raises(UserError, match=r"a/1\.png and b/l\.png are one file"):
+        load(root, None)
+    (root / "a" / "1.png").rename(tmp_path / "1.png")
+    assert len(load(root, None)) == (6 if link is os.link else 5)
+
+
+def test_another_name_of_the_column_is_not_the_one_that_was_cached(tmp_path):
+    """Whom it stands for is told by its name."""
+    root = class_folders(tmp_path / "d", {"a": 3, "b": 3})
+    rows = [f"{p.relative_to(root).as_posix()},{p.parent.name},{p.stem}"
+            for p in sorted(root.rglob("*.png"))]  # fmt: skip
+    for column in ("patient", "slide"):
+        table = [f"path,label,{column}", *rows]
+        (root / "manifest.csv").write_text("\n".join(table))
+        options = ReadOptions(unit_column=column)
+        assert load(root, tmp_path / "c", options=options).unit_column == column
 
 
 def test_a_folder_split_through_a_patient_holds_out_nobody_who_is_trained_on(tmp_path):

@@ -21,6 +21,7 @@ from pydicom.uid import (
 
 from core.data import ReadOptions, inspect, load
 from core.data.decoding import Wanted, decode
+from core.data.dicom import describe
 from core.data.refusals import Refused
 from core.errors import UserError
 from tests.core.data.fakes import class_folders, image
@@ -369,7 +370,7 @@ def test_the_frames_of_a_file_without_a_patient_are_one_unit(tmp_path):
         pixels = np.full((5, 32, 32), number // 2, np.uint8)
         pixels += np.arange(5, dtype=np.uint8)[:, None, None] * 9
         file = dicom(pixels, patient="", SOPInstanceUID=f"1.2.{number // 2}",
-                     StudyInstanceUID="1.2", SeriesInstanceUID="1.2")  # fmt: skip
+                     StudyInstanceUID="", SeriesInstanceUID="")  # fmt: skip
         save(file, root / "a" / f"{number:02d}.dcm")
     dataset = load(root, None, options=ReadOptions(missing_unit="own_unit"))
     assert dataset.several_frames
@@ -385,3 +386,38 @@ def test_the_frames_of_a_file_without_a_patient_are_one_unit(tmp_path):
 def test_files_of_one_frame_are_no_files_of_several(clinic, tmp_path):
     (clinic / "ill" / "study" / "IM41.dcm").unlink()
     assert not load(clinic, None).several_frames
+
+
+def test_files_of_one_study_without_a_patient_are_one_unit(tmp_path):
+    """Rules for making files anonymous empty the patient, not the study."""
+    root = class_folders(tmp_path / "d", {"a": 3, "b": 3})
+    for number in range(8):
+        pixels = np.full((32, 32), number, np.uint8)
+        file = dicom(pixels, patient="", StudyInstanceUID=f"1.2.{number % 2}")
+        save(file, root / "a" / f"{number}.dcm")
+    dataset = load(root, None, options=ReadOptions(missing_unit="own_unit"))
+    assert sorted(np.bincount(dataset.units).tolist()) == [1] * 6 + [4, 4]
+
+
+@pytest.mark.parametrize("cell", ["", "unknown"])
+def test_a_patient_in_the_header_is_not_nobody_for_a_table(tmp_path, cell):
+    """Each of the patient's slices would be a patient."""
+    root = class_folders(tmp_path / "d", {"a": 3, "b": 3})
+    rows = [f"{p.relative_to(root).as_posix()},p" for p in root.rglob("*.png")]
+    rows += [f"a/{n}.dcm,{cell}" for n in range(3) if cell]
+    for number in range(3):
+        file = dicom(np.full((32, 32), number, np.uint8), patient="MRN2")
+        save(file, root / "a" / f"{number}.dcm")
+    (root / "units.csv").write_text("\n".join(["file,unit", *rows]))
+    with pytest.raises(UserError, match=r"a/0\.dcm, whose own header does"):
+        load(root, None, options=ReadOptions(missing_unit="own_unit"))
+    left_out = load(root, None, options=ReadOptions(missing_unit="leave_out"))
+    assert len(left_out) == 6
+    for path in (root / "a").glob("*.dcm"):
+        save(dicom(np.full((32, 32), 1, np.uint8), patient="unknown"), path)
+    assert len(load(root, None, options=ReadOptions(missing_unit="own_unit"))) == 9
+
+
+def test_a_long_header_is_cut_before_it_takes_the_room_of_others():
+    file = dicom(ramp(0, 255, np.uint8), StudyInstanceUID="1" * 20_000)
+    assert len(describe(as_bytes(file))["units"]["study"]) == 257

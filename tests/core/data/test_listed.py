@@ -116,6 +116,18 @@ def test_one_column_cannot_be_two_things(hospital):
         inspect(hospital / "liste.csv", options=options)
 
 
+def test_a_column_called_unit_is_not_taken_for_patients_unasked(tmp_path):
+    """It may be the ward; where it is the patient, it can be declared."""
+    rows = [["path", "label", "unit"]]
+    rows += [
+        [path, "ab"[n % 2], f"ward {n % 4}"] for n, path in enumerate(images(tmp_path))
+    ]
+    write_csv(tmp_path / "manifest.csv", rows)
+    assert not load(tmp_path, None).has_groups
+    declared = load(tmp_path, None, options=ReadOptions(unit_column="unit"))
+    assert declared.has_groups and declared.unit_column == "unit"
+
+
 def test_a_folder_with_manifest_csv_is_known_by_it(tmp_path):
     root = tmp_path / "d"
     paths = images(root)
