@@ -8,9 +8,10 @@ STARTER_NETWORK = NetworkConfig(
     resolution=32,
     image_channels=3,
     fold=2,
-    # Of its 32 groups each is one channel at the first level, which therefore heeds
-    # neither timestep nor class. It was trained so; another one should have 8 groups.
     channels=(32, 64, 96),
+    # With 32 each channel of the finest level would be normalised by itself, which
+    # takes away what timestep and class add to it.
+    groups=8,
     layers=1,
     head_channels=32,
     classes=21,

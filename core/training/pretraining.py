@@ -34,11 +34,7 @@ from core.recipe_files import check_kinds, read_recipe_file, refusal
 from core.training.distributed import LEADER, Crew, team
 from core.training.public import Batch, PublicTraining, train, write_log
 
-NETWORKS: dict[str, NetworkConfig] = {
-    # Of the bundled one's size; its own finest level heeds neither timestep nor class.
-    "starter": replace(STARTER_NETWORK, groups=8),
-    **PRESETS,
-}
+NETWORKS: dict[str, NetworkConfig] = {"starter": STARTER_NETWORK, **PRESETS}
 STATE, WISHES, LOG = "pretraining-state.safetensors", "wishes.json", "pretraining.json"
 
 

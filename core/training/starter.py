@@ -33,7 +33,7 @@ PRETRAINING_TIMESTEPS = TimestepMixture(
 def pretrain_starter(
     folder: Path,
     *,
-    steps: int = 20_000,
+    steps: int = 30_000,
     images: int = 63_000,
     batch_size: int = 64,
     device: str = "auto",
