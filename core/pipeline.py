@@ -17,7 +17,11 @@ from pathlib import Path
 
 from core.checkpoints.cards import refuse_private
 from core.data import ImageDataset, ReadOptions, delete_cache, load, parse_options
-from core.data.options import refuse_frames_as_units, refuse_wrong_unit
+from core.data.options import (
+    refuse_frames_as_units,
+    refuse_studies_apart,
+    refuse_wrong_unit,
+)
 from core.disclosure import audit_facts, public_texts
 from core.errors import UserError
 from core.evaluation import report
@@ -132,6 +136,7 @@ def make_plan(
     wishing.refuse_unconfirmed(project, dataset.class_names)
     refuse_wrong_unit(dataset.unit_column, project.unit)
     refuse_frames_as_units(dataset.several_frames, project.unit)
+    refuse_studies_apart(dataset.studies_apart, project.unit)
     recipe = wishing.read_recipe(project)
     wishes = wishing.binding_wishes(project) | wishing.recipe_wishes(recipe)
     # PRIVACY: what the plan bounds is one of these units more or less, among these.

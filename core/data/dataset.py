@@ -76,6 +76,7 @@ class ImageDataset:
         problems: Every file that was left out, and warnings.
         unit_choices: All that could be declared as the unit column.
         several_frames: Whether a file held several of the images.
+        studies_apart: Whether files of one study that name no patient are units each.
         classes_confirmed: Whether `class_names` was declared by the custodian. If not,
             it was taken from the folder, and has to be confirmed before a release.
         sketch: uint64 [n]: a sample of hashes of the images, by which
@@ -98,6 +99,7 @@ class ImageDataset:
     unit_column: str = ""
     unit_choices: tuple[str, ...] = ()
     several_frames: bool = False
+    studies_apart: bool = False
     classes_confirmed: bool = False
     sketch: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint64))
 

@@ -159,11 +159,11 @@ def _settle_units(index: Index, options: ReadOptions) -> Index:
         return index
     unit = index.unit_column
     if options.missing_unit == OWN_UNIT:
-        names, people = list(index.groups), index.people()
+        names, files = list(index.groups), index.files()
         for row in np.flatnonzero(missing).tolist():
             # No named unit starts like this, so that it is of this file only.
-            # PRIVACY: frames of a file, and files of a study, are of one patient.
-            names[row] = f"\0{people[row]}"
+            # PRIVACY: the frames of one file are of one patient, named or not.
+            names[row] = f"\0{files[row]}"
         return replace(index, groups=tuple(names))
     if options.missing_unit == LEAVE_OUT:
         left = Problem(

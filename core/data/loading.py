@@ -147,6 +147,7 @@ def _declared(dataset: ImageDataset, index: Index) -> ImageDataset:
         dataset,
         unit_choices=index.unit_choices,
         several_frames=index.several_frames,
+        studies_apart=index.studies_apart,
         classes_confirmed=index.classes_declared,
         problems=(*warnings, *dataset.problems),
     )

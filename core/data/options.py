@@ -162,6 +162,22 @@ def refuse_frames_as_units(several_frames: bool, unit: str) -> None:
         )
 
 
+def refuse_studies_apart(studies_apart: bool, unit: str) -> None:
+    """Refuse to count each file of a study, which is of one patient, as a patient.
+
+    Raises:
+        UserError: If that was declared, and patients are to be protected.
+    """
+    # PRIVACY: nor are they put together unasked: some who make files anonymous write
+    # the same study into all of them, and two people would share a unit.
+    if studies_apart and unit == "patient":
+        raise UserError(
+            "Some files that name no patient are of one study, so that they are no "
+            "patients each: name their patients in a table, or leave images without a "
+            f"patient out ({LEAVE_OUT})."
+        )
+
+
 def _named(unit_column: str) -> tuple[str, ...]:
     """`_PERSONS`, `_FINER` or `_COARSER`, or () when no word tells.
 

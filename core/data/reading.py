@@ -64,8 +64,7 @@ class FileImages:
         paths: Of every file, relative to `root`, with forward slashes.
         window: The declared range of values of deep pixels, or None.
         frames: How many images each file holds, or None when each holds one.
-        studies: Which files are of one study and so of one patient, named or not: a
-            name for each file, "" where none is told; None when none is.
+        studies: The study of each file, "" where none is told; None when none is.
         dicom: Whether DICOM files are among them.
     """
 

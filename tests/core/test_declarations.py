@@ -303,6 +303,13 @@ def test_a_plan_for_patients_wants_patients(planned):
     assert planned(unit="image", dataset=grouped("hospital"))
 
 
+def test_files_of_a_study_are_not_patients_each(planned):
+    apart = replace(make_dataset(patients=10), studies_apart=True)
+    assert planned(unit="image", dataset=apart)
+    with pytest.raises(UserError, match="are of one study"):
+        planned(unit="patient", dataset=apart)
+
+
 def test_frames_that_are_read_together_are_not_protected_singly(planned):
     frames = replace(make_dataset(patients=10), several_frames=True)
     assert planned(unit="patient", dataset=frames)

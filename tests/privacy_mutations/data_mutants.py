@@ -95,7 +95,7 @@ DATA_MUTANTS = (
     Mutant(
         name="each frame of a file without a patient counts as one",
         file="data/declared.py",
-        correct='names[row] = f"\\0{people[row]}"',
+        correct='names[row] = f"\\0{files[row]}"',
         wrong='names[row] = f"\\0{row}"',
         tests=(
             "data/test_dicom.py::"
@@ -134,13 +134,10 @@ DATA_MUTANTS = (
     ),
     Mutant(
         name="each file of a study without a patient counts as one",
-        file="data/formats/base.py",
-        correct="first.setdefault(study, file) if study else file",
-        wrong="file",
-        tests=(
-            "data/test_dicom.py::"
-            "test_files_of_one_study_without_a_patient_are_one_unit",
-        ),
+        file="pipeline.py",
+        correct="    refuse_studies_apart(dataset.studies_apart, project.unit)\n",
+        wrong="",
+        tests=("test_declarations.py::test_files_of_a_study_are_not_patients_each",),
     ),
     Mutant(
         name="all who are unknown are one patient",

@@ -82,24 +82,20 @@ class Index:
             return self.images.files()
         return np.arange(len(self))
 
-    def people(self) -> np.ndarray:
-        """Which records are surely of one person, named or not: int64 [N], a number
-        for each file, the same for all files of a study."""
-        files = self.files()
-        studies = getattr(self.images, "studies", None)
-        if not studies:
-            return files
-        first: dict[str, int] = {}
-        number = [
-            first.setdefault(study, file) if study else file
-            for file, study in enumerate(studies)
-        ]
-        return np.array(number, np.int64)[files]
-
     @property
     def several_frames(self) -> bool:
         """Whether some file holds several of the records."""
         return len(np.unique(self.files())) < len(self)
+
+    @property
+    def studies_apart(self) -> bool:
+        """Whether files of one study, and so of one patient, are units each."""
+        if not isinstance(self.images, FileImages) or not self.images.studies:
+            return False
+        records = zip(self.files().tolist(), self.groups or (), strict=True)
+        files = {file for file, group in records if group.startswith("\0")}
+        named = [study for file in files if (study := self.images.studies[file])]
+        return len(set(named)) < len(named)
 
 
 class Format(Protocol):

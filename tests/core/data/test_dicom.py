@@ -19,7 +19,7 @@ from pydicom.uid import (
     generate_uid,
 )
 
-from core.data import ReadOptions, inspect, load
+from core.data import ReadOptions, Split, inspect, load
 from core.data.decoding import Wanted, decode
 from core.data.dicom import describe
 from core.data.refusals import Refused
@@ -388,15 +388,41 @@ def test_files_of_one_frame_are_no_files_of_several(clinic, tmp_path):
     assert not load(clinic, None).several_frames
 
 
-def test_files_of_one_study_without_a_patient_are_one_unit(tmp_path):
+@pytest.mark.parametrize(("patient", "apart"), [("", True), ("MRN2", False)])
+def test_files_of_one_study_without_a_patient_are_noticed(tmp_path, patient, apart):
     """Rules for making files anonymous empty the patient, not the study."""
     root = class_folders(tmp_path / "d", {"a": 3, "b": 3})
-    for number in range(8):
+    options = ReadOptions(missing_unit="own_unit")
+    for number in range(3):
         pixels = np.full((32, 32), number, np.uint8)
-        file = dicom(pixels, patient="", StudyInstanceUID=f"1.2.{number % 2}")
+        study = f"1.2.{number % 2}"
+        file = dicom(pixels, patient=patient, StudyInstanceUID=study)
         save(file, root / "a" / f"{number}.dcm")
-    dataset = load(root, None, options=ReadOptions(missing_unit="own_unit"))
-    assert sorted(np.bincount(dataset.units).tolist()) == [1] * 6 + [4, 4]
+        found = load(root, None, options=options).studies_apart
+        assert found == (apart and number == 2)
+
+
+def test_an_image_of_a_study_moves_no_other_between_training_and_test(tmp_path):
+    """One more that comes first among them, where each image is protected."""
+    root = class_folders(tmp_path / "d", {"a": 3, "b": 3})
+    options = ReadOptions(missing_unit="own_unit")
+
+    def write(number):
+        file = dicom(np.full((32, 32), number, np.uint8), patient="", SeriesNumber=1,
+                     StudyInstanceUID="1.2")  # fmt: skip
+        save(file, root / "a" / f"x{number:02d}.dcm")
+
+    def trained():
+        dataset = load(root, None, options=options)
+        own = dataset.images[dataset.subset(Split.TRAIN)]
+        return {pixels.tobytes() for pixels in own}
+
+    for number in range(40, 60):
+        write(number)
+    before = trained()
+    for first in range(8):
+        write(first)
+        assert before <= trained()
 
 
 @pytest.mark.parametrize("cell", ["", "unknown"])
